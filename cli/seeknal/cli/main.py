@@ -1,0 +1,119 @@
+"""The command ``seeknal``: finds the subcommand, imports only that, and turns errors into lines and exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from seeknal.version import __version__
+
+# Command → module and attribute. A command's module is imported when the command is used, so that `seeknal --help`
+# costs little more than click.
+COMMANDS = {
+    "init": ("seeknal.cli.init_command", "init", "Create a project."),
+    "plan": ("seeknal.cli.plan_command", "plan", "Show what would change, in production or in an environment."),
+    "parse": ("seeknal.cli.plan_command", "parse", "Check the project and write its manifest (like plan)."),
+    "run": ("seeknal.cli.run_command", "run", "Execute the pipeline."),
+    "promote": ("seeknal.cli.promote_command", "promote", "Make an environment's state production's."),
+    "env": ("seeknal.cli.env_command", "env", "Plan, apply, promote, list, delete and clean up environments."),
+    "diff": ("seeknal.cli.diff_command", "diff", "Compare the project's files with production."),
+    "repl": ("seeknal.cli.repl_command", "repl", "Query an environment's tables with SQL."),
+    "inspect": ("seeknal.cli.inspect_command", "inspect", "Look at a node's stored output."),
+}
+
+EPILOG = """\b
+Environments:
+  seeknal env plan NAME      the same as: seeknal plan NAME
+  seeknal env apply NAME     the same as: seeknal run --env NAME
+  seeknal env promote NAME   the same as: seeknal promote NAME
+
+\b
+Exit codes: 0 done, 1 failed, 2 usage, 3 changes found, 4 stale plan or lost race,
+5 refused, 11 busy, 12 corruption, 130 Ctrl-C, 143 SIGTERM.
+"""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are used; their short help stands in COMMANDS."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            import difflib
+
+            close = difflib.get_close_matches(name, COMMANDS, n=2)
+            hint = f" Did you mean {' or '.join(close)}?" if close else ""
+            raise click.UsageError(f"No such command '{name}'.{hint}", context)
+        return super().resolve_command(context, args)
+
+
+@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="seeknal")
+@click.option("--debug", is_flag=True, help="Show tracebacks of errors.")
+@click.pass_context
+def cli(context: click.Context, debug: bool) -> None:
+    """Seeknal runs data pipelines: plan a change, try it in an environment, promote it."""
+    context.obj = {"debug": debug}
+
+
+def main(args: list[str] | None = None) -> Any:
+    """Run the command line; ends the process with the documented exit code."""
+    from seeknal.errors import SeeknalError
+
+    debug = "--debug" in (sys.argv[1:] if args is None else args)
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal cannot show must not become a traceback.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        code = cli.main(args, prog_name="seeknal", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except SeeknalError as error:
+        if debug:
+            raise
+        from seeknal.cli.console import report_error
+
+        report_error(error)
+        sys.exit(error.exit_code)
+    except click.exceptions.Abort:
+        click.echo("aborted", err=True)
+        sys.exit(130)
+    except KeyboardInterrupt:
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader (`head`, say) has seen enough.
+        sys.stderr.close()
+        sys.exit(0)
+    except OSError as error:
+        if debug:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"error: {where}{error.strerror or error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

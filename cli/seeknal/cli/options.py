@@ -1,0 +1,52 @@
+"""Options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _split(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """``--tags a,b --tags c`` means a, b and c."""
+    return tuple(part.strip() for value in values for part in value.split(",") if part.strip())
+
+
+def list_option(*names: str, help: str) -> Callable[[F], F]:
+    """An option that may be repeated and takes comma-separated lists."""
+    return click.option(*names, multiple=True, callback=_split, help=f"{help} Repeatable, or a comma-separated list.")
+
+
+def project_option(function: F) -> F:
+    """``-C/--project-path DIR``, for those who do not stand in the project's folder."""
+    return click.option(
+        "-C",
+        "--project-path",
+        "--path",
+        "project_path",
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        default=None,
+        help="The project's folder. [default: the current one]",
+    )(function)
+
+
+def json_option(function: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")(function)
+
+
+def parallel_options(function: F) -> F:
+    function = click.option(
+        "--max-workers", type=click.IntRange(1, 256), default=4, show_default=True, help="Most worker processes."
+    )(function)
+    return click.option("--parallel", is_flag=True, help="Execute independent nodes in worker processes.")(function)
+
+
+def open_project(project_path: Path | None) -> Any:
+    """Open the project in a folder, else in the current one or the nearest above it."""
+    from seeknal.dag.project import Project, find_root
+
+    return Project.open(project_path if project_path is not None else find_root(Path.cwd()))

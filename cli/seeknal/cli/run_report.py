@@ -1,0 +1,155 @@
+"""How a run looks: the engine's events as lines, and a live display on a terminal."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from seeknal.cli.console import RULE, Console
+from seeknal.workflow.events import (
+    Committed,
+    Delivered,
+    Event,
+    NodeFinished,
+    NodeRetried,
+    NodeStarted,
+    RunStarted,
+    Warned,
+)
+from seeknal.workflow.results import Forecast, RunResult
+
+# Beyond this many nodes a line for each cached one would bury the others; the summary counts them.
+MOST_CACHED_LINES = 50
+
+
+class RunReport:
+    """Prints a run's events in the order they come; a node's lines stand together."""
+
+    def __init__(self, console: Console, *, parallel: bool) -> None:
+        self.console = console
+        self.parallel = parallel
+        self._total = 0
+        self._executing = False
+        self._held: list[str] = []
+        self._live: Any = None
+
+    def live(self) -> AbstractContextManager[Any]:
+        """A live display while the run lasts, where stdout is a terminal."""
+        if not self.console.is_terminal:
+            return nullcontext()
+        from seeknal.cli.live_display import LiveDisplay
+
+        self._live = LiveDisplay()
+        display: AbstractContextManager[Any] = self._live
+        return display
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, RunStarted):
+            self._started(event)
+        elif isinstance(event, NodeStarted):
+            self._begin()
+            if self._live:
+                self._live.started(event.node_id)
+            if not self.parallel:
+                self.console.line(f"{event.index}/{event.total}: {_bare(event.node_id)} [RUNNING]")
+        elif isinstance(event, NodeFinished):
+            self._finished(event)
+        elif isinstance(event, NodeRetried):
+            self.console.mark(
+                "warning", f"{_bare(event.node_id)}: {event.message}; attempt {event.attempt} of {event.attempts}"
+            )
+        elif isinstance(event, Warned):
+            self.console.mark("warning", event.message)
+        elif isinstance(event, Delivered):
+            self.console.mark("ok", f"Delivered {_bare(event.node_id)} to {event.path}")
+        elif isinstance(event, Committed) and event.snapshot is not None and self._executing:
+            self.console.mark("ok", "State saved")
+
+    def _started(self, event: RunStarted) -> None:
+        self._total = event.total
+        self.console.mark("info", f"Nodes to run: {event.to_run}")
+        if self.parallel:
+            self.console.mark("info", f"Parallel workers: {event.workers}")
+        if self._live:
+            self._live.begin(event.total)
+
+    def _begin(self) -> None:
+        """Print the heading when the first node is executed; a run with nothing to do has none."""
+        if self._executing:
+            return
+        self._executing = True
+        self.console.line()
+        self.console.heading("Execution")
+        for line in self._held:
+            self.console.line(line)
+        self._held.clear()
+
+    def _finished(self, event: NodeFinished) -> None:
+        if self._live:
+            self._live.finished(event.node_id)
+        name = f"{event.index}/{event.total}: {_bare(event.node_id)}"
+        if event.status in ("cached", "skipped"):
+            line = f"{name} [{event.status.upper()}] {event.reason}"
+            if self._executing and self._total <= MOST_CACHED_LINES:
+                self.console.line(line)
+            elif self._total <= MOST_CACHED_LINES:
+                self._held.append(line)
+            return
+        self._begin()
+        if self.parallel:
+            self.console.line(f"{name} [RUNNING]")
+        if event.status == "success":
+            self.console.line(f"  SUCCESS in {event.duration_seconds:.2f}s")
+            if event.row_count is not None:
+                self.console.line(f"  Rows: {event.row_count:,}")
+        else:
+            for problem in event.problems:
+                where = f"{problem.place}: " if problem.place else ""
+                self.console.line(f"  FAILED: {where}{problem.message}")
+                if problem.hint:
+                    self.console.line(f"    hint: {problem.hint}")
+
+    def summary(self, result: RunResult) -> None:
+        """Print how the run ended."""
+        console = self.console
+        if not result.executed and result.status == "success":
+            console.mark("ok", "No changes detected. Nothing to run.")
+        console.line()
+        console.heading("Execution Summary")
+        console.line(f"  Total nodes:    {len(result.nodes)}")
+        console.line(f"  Executed:       {result.executed}")
+        for label, status in (("Cached:", "cached"), ("Failed:", "failed"), ("Skipped:", "skipped")):
+            if result.count(status):
+                console.line(f"  {label:<15} {result.count(status)}")
+        console.line(f"  Duration:       {result.duration_seconds:.2f}s{self._saved(result)}")
+        if self.parallel and result.executed:
+            console.line(f"  Batches:        {result.batches}")
+            console.line(f"  Max concurrent: {result.most_concurrent} nodes")
+        console.line(RULE)
+        for error in result.delivery_errors:
+            console.mark("error", str(error))
+        if result.status == "failed" and result.count("failed"):
+            console.mark("error", f"{result.count('failed')} node(s) failed; production and other environments are as they were")
+
+    def _saved(self, result: RunResult) -> str:
+        """What running side by side saved, against the sum of the nodes' own durations; only where it did."""
+        alone = result.executed_seconds
+        if not self.parallel or result.executed < 2 or alone <= result.duration_seconds:
+            return ""
+        return f" ({(1 - result.duration_seconds / alone) * 100:.0f}% faster than the nodes' durations added up)"
+
+
+def forecast_lines(forecast: list[Forecast], tags: dict[str, list[str]]) -> list[str]:
+    """The execution plan: a numbered line for each node, and a total."""
+    lines = []
+    for number, entry in enumerate(forecast, 1):
+        labels = f" [{', '.join(tags[entry.node_id])}]" if tags.get(entry.node_id) else ""
+        lines.append(f"{number:>4}. {entry.action:<7} {entry.node_id}{labels}  {entry.reason}")
+    certain = sum(entry.action == "RUN" for entry in forecast)
+    perhaps = sum(entry.action == "MAY RUN" for entry in forecast)
+    more = f", {perhaps} more if what they read changes" if perhaps else ""
+    return [*lines, f"Total: {len(forecast)} nodes, {certain} to run{more}"]
+
+
+def _bare(node_id: str) -> str:
+    return node_id.partition(".")[2]

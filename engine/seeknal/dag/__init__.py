@@ -1,0 +1,1 @@
+"""What the project says: parsing to a manifest, SQL analysis, schema inference, difference. Executes nothing."""

@@ -1,0 +1,149 @@
+"""Whole-DAG schema inference: every node's output columns and what it reads, before anything runs.
+
+- *analysis*: per node its schema, its reads, its canonical SQL; and the problems that binding found.
+- *unknown*: a schema that only running tells. Whatever reads such a node is not checked yet; it is bound again,
+  by :meth:`Inference.bind`, when the real schema has come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from seeknal.dag.binding import Binder, BindError, Schema
+from seeknal.dag.canonical import canonical_sql
+from seeknal.dag.parse import Draft, ParsedProject
+from seeknal.dag.project import Project
+from seeknal.errors import Place, Problem, ProjectError, SeeknalError
+from seeknal.nodes.kind import Surroundings
+from seeknal.nodes.registry import KINDS
+from seeknal.store.file_memo import FileDigests
+
+
+@dataclass(frozen=True, slots=True)
+class NodeAnalysis:
+    """What is known of a node before it runs. ``reads``: input → columns, None for all; see :mod:`seeknal.dag.binding`."""
+
+    schema: dict[str, str] | None
+    reads: dict[str, tuple[str, ...] | None]
+    canonical: str = ""
+    volatile: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """The analysis of a whole project."""
+
+    nodes: dict[str, NodeAnalysis]
+    problems: dict[str, list[Problem]] = field(default_factory=dict)
+
+    def schemas(self) -> dict[str, Schema | None]:
+        return {node_id: node.schema for node_id, node in self.nodes.items()}
+
+    def check(self) -> None:
+        """Raise ProjectError with every problem, where there is one."""
+        found = [problem for problems in self.problems.values() for problem in problems]
+        if found:
+            raise ProjectError(found)
+
+
+class Inference:
+    """Infers schemas; holds the connections that takes. Close it."""
+
+    def __init__(self, parsed: ParsedProject, digests: FileDigests) -> None:
+        import duckdb
+
+        self._parsed = parsed
+        self._binder = Binder()
+        self._reader = duckdb.connect(":memory:", config={"threads": 1, "python_enable_replacements": False})
+        self.around = Surroundings(parsed.project, digests, self._reader)
+
+    def close(self) -> None:
+        self._binder.close()
+        self._reader.close()
+
+    def __enter__(self) -> Inference:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def analyse(self) -> Analysis:
+        """Analyse all nodes, inputs first."""
+        nodes: dict[str, NodeAnalysis] = {}
+        problems: dict[str, list[Problem]] = {}
+        for node_id in self._parsed.manifest.topological_order():
+            schemas = {name: nodes[name].schema for name in self._parsed.manifest.inputs_of(node_id)}
+            try:
+                nodes[node_id] = self.bind(node_id, schemas)
+            except SeeknalError as error:
+                problems[node_id] = error.problems()
+                nodes[node_id] = NodeAnalysis(None, dict.fromkeys(schemas))
+            schema = nodes[node_id].schema
+            if schema:
+                self._declare(node_id, schema, problems)
+        return Analysis(nodes, problems)
+
+    def _declare(self, node_id: str, schema: Schema, problems: dict[str, list[Problem]]) -> None:
+        import duckdb
+
+        try:
+            self._binder.declare(node_id, schema)
+        except duckdb.Error as error:
+            draft = self._parsed.drafts[node_id]
+            problems[node_id] = [Problem(f"{node_id}: its columns cannot be a table: {error}", draft.place())]
+
+    def bind(self, node_id: str, schemas: Mapping[str, Schema | None]) -> NodeAnalysis:
+        """Analyse one node for inputs with these schemas (None: unknown). Raises ProjectError."""
+        draft = self._parsed.drafts[node_id]
+        if draft.sql is None:
+            return self._bind_by_kind(draft, schemas)
+        canonical = canonical_sql(draft.sql.text)
+        used = {*draft.sql.references, *(draft.inputs[i] for _, i in draft.sql.positions if i < len(draft.inputs))}
+        if any(schemas.get(name) is None for name in used):
+            return NodeAnalysis(None, dict.fromkeys(draft.inputs), canonical, draft.sql.volatile)
+        for name in used:
+            schema = schemas[name]
+            assert schema is not None
+            self._binder.declare(name, schema)
+        try:
+            bound = self._binder.bind(draft.sql, draft.inputs)
+        except BindError as error:
+            place = draft.place_in_query(error.problem.offset)
+            raise ProjectError([Problem(f"{node_id}: {error.problem.message}", place, error.problem.hint)]) from error
+        return NodeAnalysis(bound.schema, bound.reads, canonical, draft.sql.volatile)
+
+    def _bind_by_kind(self, draft: Draft, schemas: Mapping[str, Schema | None]) -> NodeAnalysis:
+        inputs: list[dict[str, str] | None] = []
+        for name in draft.inputs:
+            schema = schemas.get(name)
+            inputs.append(None if schema is None else dict(schema))
+        try:
+            schema = KINDS[draft.kind].schema(draft.spec, inputs, self.around)
+        except SeeknalError as error:
+            raise ProjectError([_of_node(draft, problem) for problem in error.problems()]) from error
+        return NodeAnalysis(schema, dict.fromkeys(draft.inputs))
+
+
+def _of_node(draft: Draft, problem: Problem) -> Problem:
+    """A problem that a kind found: at the place it names (a data file), else at the node."""
+    if problem.place is not None:
+        return Problem(f"{draft.id}: {problem.message}", problem.place, problem.hint)
+    path: tuple[Any, ...] = next(((key,) for key in ("table", "path", "transform") if key in draft.fields), ())
+    return Problem(f"{draft.id}: {problem.message}", draft.place(*path), problem.hint)
+
+
+@dataclass(frozen=True)
+class CompiledProject:
+    """A project that was parsed and analysed; the analysis may hold problems."""
+
+    parsed: ParsedProject
+    analysis: Analysis
+
+    @property
+    def project(self) -> Project:
+        return self.parsed.project
+
+    def place(self, node_id: str) -> Place:
+        return self.parsed.drafts[node_id].place()

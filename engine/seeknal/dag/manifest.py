@@ -1,0 +1,320 @@
+"""The manifest: all nodes and edges of a project at one moment.
+
+A :class:`Manifest` is what parsing a project yields and what everything else works on. It is treated as
+immutable once parsed; ``add_node`` and ``add_edge`` exist to build one.
+
+- *node*: one step, ``kind`` + ``name``, id ``kind.name``.
+- *edge*: ``from_node`` is read by ``to_node``. The edges into a node stand in the order of its inputs.
+- *fingerprint*: SHA-256 over everything that the project says, so nothing about when, where or by which
+  version it was parsed.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+import os
+import tempfile
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from seeknal.version import __version__
+
+
+class NodeType(enum.Enum):
+    """The kinds of node; the values are what ``kind:`` says in YAML."""
+
+    SOURCE = "source"
+    TRANSFORM = "transform"
+    FEATURE_GROUP = "feature_group"
+    MODEL = "model"
+    AGGREGATION = "aggregation"
+    SECOND_ORDER_AGGREGATION = "second_order_aggregation"
+    RULE = "rule"
+    EXPOSURE = "exposure"
+    PYTHON = "python"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One step of the pipeline as the project declares it.
+
+    ``config`` is the parsed node without ``kind``, ``name``, ``description``, ``owner``, ``tags`` and
+    ``columns``, with templates unresolved. ``file_path`` is relative to the project's root.
+    """
+
+    id: str
+    name: str
+    node_type: NodeType
+    description: str | None = None
+    owner: str | None = None
+    tags: list[str] = field(default_factory=list)
+    columns: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    file_path: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """The kind as YAML spells it."""
+        return self.node_type.value
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "name": self.name,
+            "type": self.node_type.value,
+            "description": self.description,
+            "owner": self.owner,
+            "tags": list(self.tags),
+            "columns": self.columns,
+            "config": self.config,
+            "file_path": self.file_path,
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Node:
+        """Rebuild a node from :meth:`to_dict`. Raises ValueError where a part is missing or of the wrong type."""
+        try:
+            return cls(
+                id=data["id"],
+                name=data["name"],
+                node_type=NodeType(data["type"]),
+                description=data.get("description"),
+                owner=data.get("owner"),
+                tags=list(data.get("tags") or []),
+                columns=dict(data.get("columns") or {}),
+                config=dict(data.get("config") or {}),
+                file_path=data.get("file_path"),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"manifest: a node is malformed: {error}") from error
+
+
+@dataclass(frozen=True)
+class Edge:
+    """``from_node`` is an input of ``to_node``."""
+
+    from_node: str
+    to_node: str
+    edge_type: str = "dependency"
+
+    def to_dict(self) -> dict[str, str]:
+        return {"from": self.from_node, "to": self.to_node, "type": self.edge_type}
+
+
+@dataclass(frozen=True)
+class ManifestMetadata:
+    """Which project a manifest is of, and when and by which version it was parsed."""
+
+    project: str
+    seeknal_version: str = __version__
+    generated_at: str = ""
+
+
+class Manifest:
+    """All nodes and edges of a project at one moment."""
+
+    def __init__(self, project: str = "", seeknal_version: str = __version__, generated_at: str = "") -> None:
+        self.metadata = ManifestMetadata(project, seeknal_version, generated_at)
+        self.nodes: dict[str, Node] = {}
+        self.edges: list[Edge] = []
+        self.path: Path | None = None
+        self._inputs: dict[str, list[str]] = {}
+        self._readers: dict[str, list[str]] = {}
+
+    # building
+
+    def add_node(self, node: Node) -> None:
+        self.nodes[node.id] = node
+
+    def add_edge(self, from_node: str, to_node: str, edge_type: str = "dependency") -> None:
+        """Add an edge; adding one that is there already changes nothing."""
+        if from_node in self._inputs.get(to_node, ()):
+            return
+        self.edges.append(Edge(from_node, to_node, edge_type))
+        self._inputs.setdefault(to_node, []).append(from_node)
+        self._readers.setdefault(from_node, []).append(to_node)
+
+    # asking
+
+    def get_node(self, node_id: str) -> Node | None:
+        return self.nodes.get(node_id)
+
+    def inputs_of(self, node_id: str) -> list[str]:
+        """The direct inputs of a node, in its own order."""
+        return list(self._inputs.get(node_id, ()))
+
+    def readers_of(self, node_id: str) -> list[str]:
+        """The nodes that have this one as a direct input."""
+        return list(self._readers.get(node_id, ()))
+
+    def get_upstream_nodes(self, node_id: str) -> set[str]:
+        """Direct inputs only."""
+        return set(self._inputs.get(node_id, ()))
+
+    def get_downstream_nodes(self, node_id: str) -> set[str]:
+        """Direct readers only."""
+        return set(self._readers.get(node_id, ()))
+
+    def ancestors_of(self, node_ids: Iterable[str]) -> set[str]:
+        """Everything upstream of these nodes, themselves left out unless one is upstream of another."""
+        return self._reach(node_ids, self._inputs)
+
+    def descendants_of(self, node_ids: Iterable[str]) -> set[str]:
+        """Everything downstream of these nodes, themselves left out unless one is downstream of another."""
+        return self._reach(node_ids, self._readers)
+
+    @staticmethod
+    def _reach(start: Iterable[str], step: dict[str, list[str]]) -> set[str]:
+        seen: set[str] = set()
+        queue = deque(start)
+        while queue:
+            for neighbour in step.get(queue.popleft(), ()):
+                if neighbour not in seen:
+                    seen.add(neighbour)
+                    queue.append(neighbour)
+        return seen
+
+    def topological_order(self) -> list[str]:
+        """Order all nodes so that inputs come first; ties keep the order of ``nodes``. Kahn's algorithm.
+
+        Raises ValueError("DAG contains cycle: a -> b -> a").
+        """
+        return [node_id for layer in self.topological_layers() for node_id in layer]
+
+    def topological_layers(self) -> list[list[str]]:
+        """Group the nodes by their longest distance from a root; within a layer, the order of ``nodes``."""
+        missing = {node_id: 0 for node_id in self.nodes}
+        for edge in self.edges:
+            if edge.to_node in missing and edge.from_node in missing:
+                missing[edge.to_node] += 1
+        position = {node_id: index for index, node_id in enumerate(self.nodes)}
+        layers: list[list[str]] = []
+        layer = [node_id for node_id, count in missing.items() if not count]
+        placed = 0
+        while layer:
+            layers.append(layer)
+            placed += len(layer)
+            following: list[str] = []
+            for node_id in layer:
+                for reader in self._readers.get(node_id, ()):
+                    if reader in missing:
+                        missing[reader] -= 1
+                        if not missing[reader]:
+                            following.append(reader)
+            layer = sorted(following, key=position.__getitem__)
+        if placed != len(self.nodes):
+            _, path = self.detect_cycles()
+            raise ValueError(f"DAG contains cycle: {' -> '.join(path)}")
+        return layers
+
+    def detect_cycles(self) -> tuple[bool, list[str]]:
+        """Say whether there is a cycle, and give one as a path that ends with its first node."""
+        unseen, on_path, done = 0, 1, 2
+        colour = dict.fromkeys(self.nodes, unseen)
+        for root in self.nodes:
+            if colour[root] != unseen:
+                continue
+            colour[root] = on_path
+            stack = [(root, iter(self._readers.get(root, ())))]
+            while stack:
+                node_id, readers = stack[-1]
+                for reader in readers:
+                    if colour.get(reader, done) == on_path:
+                        path = [entry[0] for entry in stack]
+                        return True, [*path[path.index(reader) :], reader]
+                    if colour.get(reader, done) == unseen:
+                        colour[reader] = on_path
+                        stack.append((reader, iter(self._readers.get(reader, ()))))
+                        break
+                else:
+                    colour[node_id] = done
+                    stack.pop()
+        return False, []
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the nodes, the edges and the project's name, as 64 hexadecimal digits."""
+        said = {"project": self.metadata.project, **self._content()}
+        return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    # reading and writing
+
+    def _content(self) -> dict[str, Any]:
+        return {
+            "nodes": {node_id: node.to_dict() for node_id, node in self.nodes.items()},
+            "edges": [edge.to_dict() for edge in self.edges],
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        metadata = {
+            "project": self.metadata.project,
+            "seeknal_version": self.metadata.seeknal_version,
+            "generated_at": self.metadata.generated_at,
+        }
+        return {"metadata": metadata, **self._content()}
+
+    def to_json(self, indent: int = 2) -> str:
+        return json.dumps(self.to_dict(), indent=indent)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Manifest:
+        """Rebuild a manifest from :meth:`to_dict`. Raises ValueError where a part is missing or malformed."""
+        if not isinstance(data, dict):
+            raise ValueError("manifest: not an object")
+        metadata = data.get("metadata")
+        if not isinstance(metadata, dict):
+            raise ValueError("manifest: 'metadata' is missing or not an object")
+        if not isinstance(metadata.get("project"), str):
+            raise ValueError("manifest: 'metadata.project' is missing or not a string")
+        nodes, edges = data.get("nodes"), data.get("edges")
+        if not isinstance(nodes, dict):
+            raise ValueError("manifest: 'nodes' is missing or not an object")
+        if not isinstance(edges, list):
+            raise ValueError("manifest: 'edges' is missing or not an array")
+        manifest = cls(
+            metadata["project"],
+            str(metadata.get("seeknal_version", "")),
+            str(metadata.get("generated_at", "")),
+        )
+        for node in nodes.values():
+            manifest.add_node(Node.from_dict(node))
+        for edge in edges:
+            try:
+                manifest.add_edge(edge["from"], edge["to"], edge.get("type", "dependency"))
+            except (KeyError, TypeError, AttributeError) as error:
+                raise ValueError(f"manifest: an edge is malformed: {edge!r}") from error
+        return manifest
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"manifest: not JSON: {error}") from error
+        return cls.from_dict(data)
+
+    def save(self, path: str | Path) -> None:
+        """Write the manifest as JSON, replacing the file in one step; creates its folder."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".manifest-")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(self.to_json())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+    @classmethod
+    def load(cls, path: str | Path) -> Manifest:
+        """Read a manifest. Raises FileNotFoundError, or ValueError for anything that is no manifest."""
+        path = Path(path)
+        manifest = cls.from_json(path.read_text(encoding="utf-8"))
+        manifest.path = path
+        return manifest

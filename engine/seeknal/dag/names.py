@@ -1,0 +1,84 @@
+"""Which names are allowed, and what somebody may have meant by one that does not exist.
+
+- *node name*: a letter or ``_``, then letters, digits, ``_``, ``-`` or ``.``; not a reserved word of SQL or
+  Python, because it stands as an identifier in both.
+- *environment name*: a letter or digit, then letters, digits, ``_``, ``-`` or ``.``; a folder of that name is made.
+- *production* is the environment ``prod``; ``production`` is a synonym wherever an environment is named.
+"""
+
+from __future__ import annotations
+
+import difflib
+import keyword
+import re
+from collections.abc import Iterable
+
+from seeknal.errors import NameNotAllowedError
+
+PRODUCTION = "prod"
+
+LONGEST_NAME = 128
+
+_NODE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*")
+_ENVIRONMENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
+
+# The words that DuckDB reserves (duckdb_keywords()); a test compares the two lists.
+RESERVED_SQL_WORDS = frozenset(
+    """
+    all analyse analyze and any array as asc asymmetric both case cast check collate column constraint
+    create default deferrable desc describe distinct do else end except false fetch for foreign from
+    group having in initially intersect into lambda lateral leading limit not null offset on only or
+    order pivot pivot_longer pivot_wider placing primary qualify references returning select show some
+    summarize symmetric table then to trailing true union unique unpivot using variadic when where
+    window with
+    """.split()
+)
+
+
+def check_node_name(name: str) -> str | None:
+    """Say what is wrong with a node's name, or None where it is allowed."""
+    if not _NODE_NAME.fullmatch(name) or ".." in name or name.endswith("."):
+        return "a name is a letter or '_', then letters, digits, '_', '-' or single '.'"
+    if len(name) > LONGEST_NAME:
+        return f"a name has at most {LONGEST_NAME} characters"
+    if name.lower() in RESERVED_SQL_WORDS:
+        return f"'{name}' is a reserved word of SQL; try '{name}_data'"
+    if keyword.iskeyword(name):
+        return f"'{name}' is a reserved word of Python; try '{name}_data'"
+    return None
+
+
+def environment_name(name: str) -> str:
+    """Give the canonical form of an environment's name, ``prod`` for production.
+
+    Raises NameNotAllowedError.
+    """
+    if name.lower() in (PRODUCTION, "production"):
+        return PRODUCTION
+    if not _ENVIRONMENT_NAME.fullmatch(name) or ".." in name or name.endswith(".") or len(name) > LONGEST_NAME:
+        raise NameNotAllowedError(
+            f"'{name}' is not a valid environment name",
+            hint="a letter or digit, then letters, digits, '_', '-' or single '.'",
+        )
+    return name
+
+
+def nearest(name: str, candidates: Iterable[str], count: int = 3) -> list[str]:
+    """The candidates that look like ``name``, best first; at most ``count``."""
+    known = list(candidates)
+    lowered = {candidate.lower(): candidate for candidate in known}
+    found = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=count, cutoff=0.6)]
+    bare = name.rpartition(".")[2].lower()
+    same_name = [candidate for candidate in known if candidate.rpartition(".")[2].lower() == bare]
+    return list(dict.fromkeys([*same_name, *found]))[:count]
+
+
+def did_you_mean(name: str, candidates: Iterable[str]) -> str:
+    """A hint that names the nearest candidates, else all of them where they are few, else nothing."""
+    known = list(candidates)
+    close = nearest(name, known)
+    if close:
+        return f"did you mean {' or '.join(repr(candidate) for candidate in close)}?"
+    if 0 < len(known) <= 12:
+        return f"there is: {', '.join(sorted(known))}"
+    return ""

@@ -1,0 +1,121 @@
+"""The project: a folder, its settings, and where in it things stand.
+
+``seeknal_project.yml`` marks the root. A folder without one is still a project, as long as it has ``seeknal/``;
+its name is then the folder's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from seeknal.dag.names import PRODUCTION, nearest
+from seeknal.dag.yaml_file import load_documents
+from seeknal.errors import NotFoundError, Place, Problem, ProjectError
+from seeknal.store.store import Store
+
+PROJECT_FILE = "seeknal_project.yml"
+NODES_FOLDER = "seeknal"
+
+
+class ProjectSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``seeknal_project.yml`` may say.
+
+    ``strict`` makes unknown fields errors. ``deterministic`` gives every node one thread, so that the same inputs
+    always give the same bytes. ``allow_external_paths`` lets exposures write outside the project.
+    """
+
+    name: str = ""
+    version: str = "1.0.0"
+    description: str | None = None
+    profile: str = "default"
+    config_version: int = msgspec.field(default=1, name="config-version")
+    state_backend: str = "file"
+    strict: bool = False
+    deterministic: bool = False
+    allow_external_paths: bool = False
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project's folder and settings."""
+
+    root: Path
+    settings: ProjectSettings = field(default_factory=ProjectSettings)
+    warnings: tuple[Problem, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.settings.name or self.root.name
+
+    @property
+    def target(self) -> Path:
+        """Everything that Seeknal writes inside the project stands below this folder."""
+        return self.root / "target"
+
+    @property
+    def nodes_folder(self) -> Path:
+        return self.root / NODES_FOLDER
+
+    def store(self) -> Store:
+        return Store(self.target / "store")
+
+    def environment_folder(self, environment: str) -> Path:
+        """Where an environment's views stand: production's directly below ``target``."""
+        return self.target if environment == PRODUCTION else self.target / "environments" / environment
+
+    @classmethod
+    def open(cls, root: Path) -> Project:
+        """Read a project's settings.
+
+        Raises NotFoundError where the folder is no project, ProjectError where its settings are wrong.
+        """
+        root = root.resolve()
+        file = root / PROJECT_FILE
+        if not file.is_file():
+            if (root / NODES_FOLDER).is_dir():
+                return cls(root)
+            raise NotFoundError(
+                f"{root} is not a Seeknal project: it has neither {PROJECT_FILE} nor a folder {NODES_FOLDER}/",
+                hint="change to your project's folder, or make one with `seeknal init --name NAME`",
+            )
+        documents, problems = load_documents(file, PROJECT_FILE)
+        if problems:
+            raise ProjectError(problems)
+        said = documents[0].value if documents else {}
+        if not isinstance(said, dict):
+            raise ProjectError([Problem("the project file must be a mapping of settings", Place(PROJECT_FILE, 1, 1))])
+        return cls._from_settings(root, said, documents[0].places if documents else {})
+
+    @classmethod
+    def _from_settings(cls, root: Path, said: dict[str, Any], places: dict[Any, Any]) -> Project:
+        problems: list[Problem] = []
+        warnings: list[Problem] = []
+        fields = {entry.encode_name: entry for entry in msgspec.structs.fields(ProjectSettings)}
+        values: dict[str, Any] = {}
+        for key, value in said.items():
+            place = places[(key,)].place(PROJECT_FILE) if (key,) in places else Place(PROJECT_FILE)
+            if key not in fields:
+                close = nearest(str(key), fields, 1)
+                problem = Problem(f"unknown setting '{key}'", place, f"did you mean '{close[0]}'?" if close else "")
+                (problems if close or said.get("strict") is True else warnings).append(problem)
+                continue
+            try:
+                values[fields[key].name] = msgspec.convert(value, fields[key].type, strict=key != "version")
+            except msgspec.ValidationError as error:
+                problems.append(Problem(f"setting '{key}': {error}", place))
+        if problems:
+            raise ProjectError(problems)
+        return cls(root, ProjectSettings(**values), tuple(warnings))
+
+
+def find_root(start: Path) -> Path:
+    """The nearest folder upward from ``start`` that holds a project file, else ``start`` itself."""
+    start = start.resolve()
+    for folder in (start, *start.parents):
+        if (folder / PROJECT_FILE).is_file():
+            return folder
+    return start

@@ -1,0 +1,64 @@
+"""The kind ``aggregation``: per entity and date, plain and windowed aggregates of one input.
+
+The fields that say what to compute, and the SQL they become, are in :mod:`seeknal.nodes.aggregation_sql`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from seeknal.dag.project import Project
+from seeknal.dag.sql import quoted_node
+from seeknal.nodes.aggregation_sql import AggregationSpec as AggregationFields
+from seeknal.nodes.aggregation_sql import check, compile_sql
+from seeknal.nodes.kind import FieldProblem, Query, Surroundings, Task
+from seeknal.nodes.workbench import Workbench
+from seeknal.store.objects import Artifact
+
+
+class AggregationSpec(AggregationFields, frozen=True, kw_only=True):
+    """The fields of an aggregation. ``transform`` is SQL over the inputs that gives the rows to aggregate.
+
+    Without it the first input's rows are aggregated.
+    """
+
+    inputs: list[Any]
+    transform: str | None = None
+    params: dict[str, Any] = {}
+
+
+class AggregationKind:
+    """Aggregates of the first input, or of what ``transform`` makes of the inputs."""
+
+    name = "aggregation"
+    spec = AggregationSpec
+    makes_table = True
+
+    def check(self, spec: AggregationSpec, project: Project) -> Iterable[FieldProblem]:
+        for message in check(spec):
+            yield FieldProblem(message, ("features",))
+        if not spec.inputs:
+            yield FieldProblem("an aggregation needs an input", ("inputs",), "add `inputs: [{ref: kind.name}]`")
+        elif len(spec.inputs) > 1 and spec.transform is None:
+            yield FieldProblem(
+                "only the first input is aggregated", ("inputs",), "join the inputs in a `transform:`, or drop the others"
+            )
+
+    def query(self, spec: AggregationSpec, inputs: Sequence[str]) -> Query:
+        if spec.transform is None:
+            return Query(compile_sql(spec, quoted_node(inputs[0]) if inputs else "input_0"))
+        # On lines of its own, so that a comment at the end of the user's text ends there.
+        text = compile_sql(spec, f"(\n{spec.transform}\n)")
+        return Query(text, ("transform",), text.index(spec.transform), len(spec.transform))
+
+    def schema(
+        self, spec: AggregationSpec, inputs: Sequence[dict[str, str] | None], around: Surroundings
+    ) -> dict[str, str] | None:
+        return None
+
+    def identity(self, spec: AggregationSpec, around: Surroundings) -> list[Any]:
+        return []
+
+    def execute(self, task: Task, bench: Workbench) -> Artifact:
+        return bench.store_query(task)

@@ -1,0 +1,264 @@
+"""The text of a CSV file as DuckDB cuts it into lines, for what DuckDB does not tell: the header, where a row stands.
+
+- *physical line*: what an editor counts.
+- *record*: what DuckDB's reader counts as a line: one or more physical lines, as a quoted value may hold line
+  breaks. A blank line is a record too, though it is a row only where the file has a single column.
+- *dialect*: how the file is written. It is what the node says and is never guessed from the file, so no row
+  of the file can change how the others are read.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from itertools import islice
+from typing import NamedTuple, TextIO, cast
+
+import msgspec
+
+from seeknal.errors import NodeFailedError, Place, Problem, ProjectError
+from seeknal.nodes.read_request import ReadRequest
+
+#: The encodings that DuckDB reads without an extension, with Python's name for each.
+ENCODINGS = {"utf-8": "utf-8-sig", "utf-16": "utf-16", "latin-1": "latin-1"}
+_ENCODING_SYNONYMS = {
+    "utf8": "utf-8", "utf-8-sig": "utf-8", "utf16": "utf-16", "utf-16-le": "utf-16", "utf-16le": "utf-16",
+    "latin1": "latin-1", "iso-8859-1": "latin-1", "iso8859-1": "latin-1", "ascii": "utf-8", "us-ascii": "utf-8",
+}  # fmt: skip
+
+NOT_UTF8_HINT = "save the file as UTF-8, or set params.encoding to latin-1 or utf-16"
+UNCLOSED = "a quoted value does not end, or text follows its closing quote"
+UNCLOSED_HINT = "a quote within a quoted value is written twice; set params.quote or params.escape where it is not"
+
+#: DuckDB's own limit.
+LONGEST_LINE_BYTES = 2_000_000
+
+
+class Dialect(msgspec.Struct, frozen=True):
+    """How a CSV file is written; an empty ``quote`` or ``escape`` means that there is none."""
+
+    delimiter: str = ","
+    quote: str = '"'
+    escape: str = '"'
+    header: bool = True
+    skip: int = 0
+    encoding: str = "utf-8"
+    null_texts: tuple[str, ...] = ("",)
+    delimiter_is_given: bool = False
+
+
+class Record(NamedTuple):
+    """A record with its line endings; not ``whole`` where a quote does not end, or ends before its field does."""
+
+    line: int
+    text: str
+    whole: bool = True
+
+    @property
+    def is_blank(self) -> bool:
+        return not self.text.strip("\r\n")
+
+
+class Head(msgspec.Struct, frozen=True):
+    """How a CSV file begins.
+
+    ``fields`` are those of the header, or of the first row where there is no header; empty where the file has
+    no such line. ``line`` is the physical line they stand on, ``skipped`` the records before it.
+    """
+
+    fields: tuple[str, ...]
+    line: int
+    skipped: int
+
+
+def dialect_of(request: ReadRequest) -> Dialect:
+    """Read the dialect from a node's ``params``. Raises ProjectError with every parameter that is wrong."""
+    params = request.params
+    problems: list[str] = []
+
+    def text(name: str, default: str, longest: int) -> str:
+        value = params.get(name, default)
+        if isinstance(value, str) and len(value) <= longest and "\n" not in value and "\r" not in value:
+            return value
+        problems.append(f"param '{name}' must be a text of at most {longest} characters, not {value!r}")
+        return default
+
+    if "delim" in params and params.get("delimiter", params["delim"]) != params["delim"]:
+        problems.append("params 'delimiter' and 'delim' differ; they mean the same")
+    given = next((name for name in ("delimiter", "delim") if name in params), "")
+    delimiter = text(given or "delimiter", ",", 4).replace("\\t", "\t")
+    quote = text("quote", '"', 1)
+    escape = text("escape", quote, 1) if quote else ""
+    if not delimiter or (quote and quote in delimiter):
+        problems.append(f"param '{given or 'delimiter'}' must not be empty or hold the quote, it is {delimiter!r}")
+    header, skip = params.get("header", True), params.get("skip", 0)
+    if not isinstance(header, bool):
+        problems.append(f"param 'header' must be true or false, not {header!r}")
+    if isinstance(skip, bool) or not isinstance(skip, int) or skip < 0:
+        problems.append(f"param 'skip' must be a number of lines, not {skip!r}")
+    named = str(params.get("encoding", "utf-8")).strip().lower().replace("_", "-")
+    encoding = _ENCODING_SYNONYMS.get(named, named)
+    if encoding not in ENCODINGS:
+        problems.append(f"param 'encoding' must be one of {', '.join(ENCODINGS)}, not {params['encoding']!r}")
+    nulls = params.get("nullstr", [])
+    nulls = [nulls] if isinstance(nulls, str) else nulls
+    if not isinstance(nulls, list | tuple) or not all(isinstance(value, str) for value in nulls):
+        problems.append(f"param 'nullstr' must be a text or a list of texts, not {nulls!r}")
+        nulls = []
+    if problems:
+        raise ProjectError(Problem(problem) for problem in problems)
+    # The empty field stays NULL whatever else is: '' is no number and no date.
+    null_texts = tuple(dict.fromkeys(["", *nulls]))
+    return Dialect(delimiter, quote, escape, header, skip, encoding, null_texts, bool(given))
+
+
+def read_head(request: ReadRequest, file: str, dialect: Dialect) -> Head:
+    """Read the header of a file, or its first row. Raises NodeFailedError where that cannot be read."""
+    _check_bytes(request, file, dialect)
+    line, skipped = 0, 0
+    try:
+        with _open(file, dialect) as stream:
+            for record in records(stream, dialect):
+                line = record.line
+                if line <= dialect.skip:
+                    # DuckDB would go on skipping until the quote ends.
+                    if not record.whole or len(record.text.splitlines()) > 1:
+                        message = "the line is to be skipped, but holds a quote that does not end on it"
+                        raise _failure(request, file, line, message, "remove the quote, or set params.quote")
+                elif not (dialect.header and record.is_blank):
+                    _check_text(request, file, record, dialect)
+                    return Head(tuple(_cut(record.text.rstrip("\r\n"), dialect).fields), line, skipped)
+                skipped += 1
+    except UnicodeError:
+        raise _failure(request, file, 0, f"is not {dialect.encoding} text", "set params.encoding") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise _failure(request, file, 0, f"cannot be read: {error}") from error
+    return Head((), line, skipped)
+
+
+def line_of_record(file: str, dialect: Dialect, number: int) -> int:
+    """Find the physical line on which the ``number``-th record of a file begins, from 1; 0 where there is none."""
+    with _open(file, dialect) as stream:
+        return next((record.line for record in islice(records(stream, dialect), number - 1, None)), 0)
+
+
+def line_of_row(file: str, dialect: Dialect, head: Head, number: int) -> int:
+    """Find the physical line on which the ``number``-th row of a file begins, from 1; 0 where there is none."""
+    blank_is_row = len(head.fields) == 1
+    with _open(file, dialect) as stream:
+        behind_head = islice(records(stream, dialect), head.skipped + dialect.header, None)
+        rows = (record.line for record in behind_head if blank_is_row or not record.is_blank)
+        return next(islice(rows, number - 1, None), 0)
+
+
+def line_of_other_ending(file: str, dialect: Dialect) -> tuple[int, str, str] | None:
+    """Find the first record that ends unlike those before it: its line, the usual line ending, its own."""
+    usual = ""
+    with _open(file, dialect) as stream:
+        for record in records(stream, dialect):
+            ending = "\r\n" if record.text.endswith("\r\n") else record.text[-1:].strip("\r\n") or record.text[-1:]
+            usual = usual or ending
+            if ending in ("\n", "\r", "\r\n") and ending != usual:
+                return record.line, repr(usual), repr(ending)
+    return None
+
+
+def records(stream: TextIO, dialect: Dialect) -> Iterator[Record]:
+    """Cut a file into its records."""
+    line = 0
+    while text := stream.readline(LONGEST_LINE_BYTES):
+        line += 1
+        if not dialect.quote or dialect.quote not in text:
+            yield Record(line, text)
+            continue
+        begin, parts, cut = line, [text], _cut(text, dialect)
+        while cut.open and (text := stream.readline(LONGEST_LINE_BYTES)):
+            line += 1
+            parts.append(text)
+            if dialect.quote in text:
+                cut = _cut(text, dialect, inside=True)
+        yield Record(begin, "".join(parts), not cut.open and not cut.loose)
+
+
+class _Cut(NamedTuple):
+    """The fields of a text; whether the last one's quote is still open, whether text follows a closing quote."""
+
+    fields: list[str]
+    open: bool
+    loose: bool
+
+
+def _cut(text: str, dialect: Dialect, *, inside: bool = False) -> _Cut:
+    """Cut a text into its fields; ``inside`` says that it begins within a quoted value."""
+    fields: list[str] = []
+    position, loose = 0, False
+    while True:
+        value = ""
+        quoted = inside or bool(dialect.quote and text.startswith(dialect.quote, position))
+        if quoted:
+            value, position = _quoted_value(text, position if inside else position + 1, dialect)
+            if position < 0:
+                return _Cut([*fields, value], True, loose)
+        inside = False
+        end = text.find(dialect.delimiter, position)
+        rest = text[position:] if end < 0 else text[position:end]
+        loose = loose or (quoted and bool(rest.rstrip("\r\n")))
+        fields.append(value + rest)
+        if end < 0:
+            return _Cut(fields, False, loose)
+        position = end + len(dialect.delimiter)
+
+
+def _quoted_value(text: str, position: int, dialect: Dialect) -> tuple[str, int]:
+    """Give the quoted value whose content begins at ``position``, and where its quote ends: -1 where it does not."""
+    value: list[str] = []
+    while position < len(text):
+        character = text[position]
+        following = text[position + 1 : position + 2]
+        if character == dialect.escape and following and following in (dialect.quote, dialect.escape):
+            value.append(following)
+            position += 2
+        elif character == dialect.quote:
+            return "".join(value), position + 1
+        else:
+            value.append(character)
+            position += 1
+    return "".join(value), -1
+
+
+def _open(file: str, dialect: Dialect) -> TextIO:
+    """Open a file as text with its line endings as they are; what is no UTF-8 comes as surrogates."""
+    opener = gzip.open if file.endswith(".gz") else open
+    errors = "surrogateescape" if dialect.encoding == "utf-8" else "strict"
+    return cast(TextIO, opener(file, "rt", encoding=ENCODINGS[dialect.encoding], errors=errors, newline=""))
+
+
+def _check_bytes(request: ReadRequest, file: str, dialect: Dialect) -> None:
+    """Refuse what DuckDB would read as no row at all: other kinds of file, and an encoding it does not know."""
+    with open(file, "rb") as stream:
+        magic = stream.read(4)
+    if file.endswith(".zst"):
+        raise _failure(request, file, 0, "is compressed with zstd", "decompress it, or compress it with gzip")
+    if magic[:2] == b"\x1f\x8b" and not file.endswith(".gz"):
+        raise _failure(request, file, 0, "is compressed with gzip", "name it with the ending .gz")
+    if magic == b"PAR1":
+        raise _failure(request, file, 0, "is a Parquet file", "set source: parquet")
+    if magic[:2] == b"\xfe\xff":
+        raise _failure(request, file, 0, "is big-endian UTF-16, which is not read", "save it as UTF-8")
+    if magic[:2] == b"\xff\xfe" and dialect.encoding != "utf-16":
+        raise _failure(request, file, 0, "is UTF-16", "set params.encoding to utf-16, or save it as UTF-8")
+
+
+def _check_text(request: ReadRequest, file: str, record: Record, dialect: Dialect) -> None:
+    if len(record.text) >= LONGEST_LINE_BYTES:
+        raise _failure(request, file, record.line, f"the line is longer than {LONGEST_LINE_BYTES:,} bytes")
+    if dialect.encoding == "utf-8" and any("\udc80" <= character <= "\udcff" for character in record.text):
+        raise _failure(request, file, record.line, "the line is not UTF-8", NOT_UTF8_HINT)
+    if not record.whole:
+        raise _failure(request, file, record.line, UNCLOSED, UNCLOSED_HINT)
+
+
+def _failure(request: ReadRequest, file: str, line: int, message: str, hint: str = "") -> NodeFailedError:
+    shown = request.shown(file)
+    return NodeFailedError(message if line else f"{shown} {message}", place=Place(shown, line), hint=hint)

@@ -1,0 +1,131 @@
+"""What a kind of node is: the seam that a new kind plugs into.
+
+A kind is one module with one class, listed in :mod:`seeknal.nodes.registry`. It says which fields its YAML has, what
+the node computes as SQL over its inputs where it is SQL, what beside its inputs its output depends on, and how a
+worker executes it. Everything else (parsing, planning, caching, scheduling, environments) is the same for all kinds.
+
+- *spec*: the fields of one node, as a msgspec Struct.
+- *identity*: what the output depends on beside the inputs; part of the fingerprint.
+- *task*: everything a worker needs to execute a node, as one message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from seeknal.dag.project import Project
+from seeknal.store.file_memo import FileDigests
+from seeknal.store.objects import Artifact
+
+if TYPE_CHECKING:
+    from seeknal.nodes.workbench import Workbench
+
+
+@dataclass(frozen=True, slots=True)
+class FieldProblem:
+    """Something wrong with a node's fields; ``path`` leads to the field, ``offset`` into its text where known."""
+
+    message: str
+    path: tuple[str | int, ...] = ()
+    hint: str = ""
+    offset: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A node's SQL, and which part of it the user wrote: ``text[start:start + length]`` is the field at ``path``."""
+
+    text: str
+    path: tuple[str | int, ...] = ()
+    start: int = 0
+    length: int = 0
+
+    def offset_in_field(self, offset: int | None) -> int | None:
+        """Turn an offset in the query into one in the user's field; None where it lies in SQL of ours."""
+        if offset is None or not self.start <= offset <= self.start + self.length:
+            return None
+        return offset - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a kind may look at outside the node when it plans: the project, files' digests, a DuckDB connection.
+
+    The connection may read files; it is for what a schema depends on, not for data.
+    """
+
+    project: Project
+    digests: FileDigests
+    connection: Any
+
+
+class InputTable(msgspec.Struct, frozen=True, array_like=True):
+    """A node's output as a worker reads it: its files in row order, and name, type of each column."""
+
+    node_id: str
+    paths: tuple[str, ...]
+    columns: tuple[tuple[str, str], ...]
+    row_count: int
+
+
+class Task(msgspec.Struct, frozen=True):
+    """Everything a worker needs to execute one node. Paths are absolute.
+
+    ``positions`` gives further names to inputs by index. ``schema`` is the output's, where planning knows it.
+    ``memory_limit_bytes`` 0 means DuckDB's own default.
+    """
+
+    node_id: str
+    kind: str
+    fingerprint: str
+    run_id: str
+    project_root: str
+    store_root: str
+    spec: dict[str, Any]
+    inputs: tuple[InputTable, ...] = ()
+    positions: tuple[tuple[str, int], ...] = ()
+    statements: tuple[str, ...] = ()
+    schema: tuple[tuple[str, str], ...] | None = None
+    threads: int = 1
+    memory_limit_bytes: int = 0
+
+
+class Kind(Protocol):
+    """One kind of node. Implementations hold no state."""
+
+    name: str
+    spec: type[msgspec.Struct]
+    makes_table: bool
+
+    def check(self, spec: Any, project: Project) -> Iterable[FieldProblem]:
+        """Find what types alone do not: values that do not go together, paths that may not be used."""
+        ...
+
+    def query(self, spec: Any, inputs: Sequence[str]) -> Query | None:
+        """The SQL that gives the node's output, over inputs named ``"kind"."name"``; None where it is not SQL."""
+        ...
+
+    def schema(self, spec: Any, inputs: Sequence[dict[str, str] | None], around: Surroundings) -> dict[str, str] | None:
+        """The output's columns of a node that is not SQL; None where only running it tells.
+
+        Raises SeeknalError where that cannot work, as for a missing file.
+        """
+        ...
+
+    def identity(self, spec: Any, around: Surroundings) -> list[Any]:
+        """What the output depends on beside its inputs and SQL, as plain values. Raises SeeknalError."""
+        ...
+
+    def execute(self, task: Task, bench: Workbench) -> Artifact:
+        """Do the work in a worker and put the output into the store. Raises SeeknalError or duckdb.Error."""
+        ...
+
+
+def inside(root: Path, path: Path) -> bool:
+    """Say whether a path, links resolved, lies inside a folder."""
+    return path.resolve().is_relative_to(root.resolve())

@@ -1,0 +1,14 @@
+"""The kinds of node there are. To add one: write its module, add it here, add its page in docs/reference."""
+
+from __future__ import annotations
+
+from seeknal.nodes.aggregation import AggregationKind
+from seeknal.nodes.exposure import ExposureKind
+from seeknal.nodes.kind import Kind
+from seeknal.nodes.source import SourceKind
+from seeknal.nodes.transform import TransformKind
+
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (SourceKind(), TransformKind(), AggregationKind(), ExposureKind())}
+
+# Kinds that projects may hold already, but that this version does not execute.
+KINDS_TO_COME = frozenset({"feature_group", "second_order_aggregation", "model", "rule", "python"})

@@ -1,0 +1,186 @@
+"""The workbench: what a worker process has at hand to execute nodes, kept warm between them.
+
+- the *hermetic* connection runs users' SQL. It can read and write the store's blobs and temporary files and nothing
+  else; neither that nor the refusal of extensions can be turned back by SQL.
+- the *outside* connection reads sources. It runs SQL of ours only.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from seeknal.dag.binding import drop_temporary_objects
+from seeknal.dag.sql import SqlProblem, engine_problem, literal, quoted, quoted_node
+from seeknal.nodes.kind import InputTable, Task
+from seeknal.store.objects import Artifact
+from seeknal.store.store import Store
+
+# Types that Parquet cannot hold are stored as one that loses nothing, and cast back in the view of the table.
+# The look-ahead leaves alone a struct's field of such a name: a type follows it.
+_STORED_AS = (
+    (re.compile(r'(?<!")\bU?HUGEINT\b(?!"|\s+["\w])'), "DECIMAL(38,0)"),
+    (re.compile(r'(?<!")\b(?:BIT|BIGNUM)\b(?!"|\s+["\w])'), "VARCHAR"),
+    (re.compile(r'(?<!")\bTIMESTAMP_M?S\b(?!"|\s+["\w])'), "TIMESTAMP"),
+    (re.compile(r"\bENUM\('(?:[^']|'')*'(?:, '(?:[^']|'')*')*\)"), "VARCHAR"),
+)
+
+
+_PATTERN_CHARACTER = re.compile(r"([*?[])")
+
+
+def stored_type(type_: str) -> str:
+    """The DuckDB type that a column of this type has in a blob."""
+    for pattern, replacement in _STORED_AS:
+        type_ = pattern.sub(replacement, type_)
+    return type_
+
+
+def file_list(paths: tuple[str, ...]) -> str:
+    """Paths as a SQL list for ``read_parquet``; characters that would make a pattern stand for themselves."""
+    escaped = (_PATTERN_CHARACTER.sub(r"[\1]", path) for path in paths)
+    return f"[{', '.join(map(literal, escaped))}]"
+
+
+def table_query(table: InputTable) -> str:
+    """SQL that gives a stored table with its own types."""
+    columns = ", ".join(
+        quoted(name) if stored_type(type_) == type_ else f"CAST({quoted(name)} AS {type_}) AS {quoted(name)}"
+        for name, type_ in table.columns
+    )
+    every_type_is_stored = all(stored_type(type_) == type_ for _, type_ in table.columns)
+    return f"SELECT {'*' if every_type_is_stored else columns} FROM read_parquet({file_list(table.paths)})"
+
+
+class QueryFailed(Exception):
+    """DuckDB could not run a node's SQL: why, and in which of the task's statements (-1: the last)."""
+
+    def __init__(self, problem: SqlProblem, statement: int) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+        self.statement = statement
+
+
+class Workbench:
+    """A worker's connections and store; one for each worker process and store."""
+
+    def __init__(self, store_root: Path) -> None:
+        self.store = Store(store_root)
+        self._hermetic: Any = None
+        self._outside: Any = None
+        self._views: dict[str, str] = {}
+        self._settings: dict[int, tuple[int, int]] = {}
+
+    def close(self) -> None:
+        for connection in (self._hermetic, self._outside):
+            if connection is not None:
+                connection.close()
+        self._hermetic = self._outside = None
+        self._views.clear()
+        self._settings.clear()
+
+    def hermetic_connection(self, threads: int, memory_limit_bytes: int) -> Any:
+        if self._hermetic is None:
+            self.store.prepare()
+            connection = self._connect()
+            allowed = [f"{self.store.root / name}/" for name in ("blobs", "tmp")]
+            connection.execute(f"SET allowed_directories = [{', '.join(map(literal, allowed))}]")
+            connection.execute("SET enable_external_access = false; SET errors_as_json = true")
+            self._hermetic = connection
+        return self._tuned(self._hermetic, threads, memory_limit_bytes)
+
+    def outside_connection(self, threads: int, memory_limit_bytes: int) -> Any:
+        if self._outside is None:
+            self.store.prepare()
+            self._outside = self._connect()
+        return self._tuned(self._outside, threads, memory_limit_bytes)
+
+    def _connect(self) -> Any:
+        import duckdb
+
+        connection = duckdb.connect(
+            ":memory:",
+            config={
+                "threads": 1,
+                "python_enable_replacements": False,
+                "temp_directory": str(self.store.temporary_folder),
+                "autoinstall_known_extensions": False,
+            },
+        )
+        return connection
+
+    def _tuned(self, connection: Any, threads: int, memory_limit_bytes: int) -> Any:
+        wanted = (threads, memory_limit_bytes)
+        if self._settings.get(id(connection), (1, 0)) != wanted:
+            connection.execute(f"SET threads = {threads}")
+            if memory_limit_bytes:
+                connection.execute(f"SET memory_limit = '{memory_limit_bytes}B'")
+            else:
+                connection.execute("RESET memory_limit")
+            self._settings[id(connection)] = wanted
+        return connection
+
+    def make_views(self, connection: Any, task: Task) -> None:
+        """Give the task's inputs their names. Views that stand already, for the same data, are left."""
+        names = [(quoted_node(table.node_id), table) for table in task.inputs]
+        for name, table in names:
+            query = table_query(table)
+            if self._views.get(name) != query:
+                if name not in self._views:
+                    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(table.node_id.partition('.')[0])}")
+                connection.execute(f"CREATE OR REPLACE VIEW {name} AS {query}")
+                self._views[name] = query
+        for alias, index in task.positions:
+            connection.execute(f"CREATE OR REPLACE TEMP VIEW {quoted(alias)} AS FROM {names[index][0]}")
+
+    def store_query(self, task: Task) -> Artifact:
+        """Run a task's SQL over its inputs and put the result into the store."""
+        connection = self.hermetic_connection(task.threads, task.memory_limit_bytes)
+        self.make_views(connection, task)
+        try:
+            *before, query = task.statements
+            for index, statement in enumerate(before):
+                self._execute(connection, "", statement, "", index)
+            schema = None if task.schema is None else dict(task.schema)
+            if schema is None:
+                # Statements whose columns depend on the data (PIVOT) run into a table first.
+                self._execute(connection, "CREATE TEMP TABLE seeknal_result AS ", query, "", len(before))
+                query = "FROM seeknal_result"
+                schema = {name: type_ for name, type_, *_ in connection.execute(f"DESCRIBE {query}").fetchall()}
+            return self.copy_to_store(connection, query, schema)
+        finally:
+            if len(task.statements) > 1 or task.schema is None or task.positions:
+                drop_temporary_objects(connection)
+
+    def copy_to_store(self, connection: Any, query: str, schema: dict[str, str]) -> Artifact:
+        """Stream a query's result into a blob. ``schema`` is what the query gives: name → DuckDB type.
+
+        Raises QueryFailed on the hermetic connection, duckdb.Error on the other.
+        """
+        casts = [
+            f"CAST({quoted(name)} AS {stored_type(type_)}) AS {quoted(name)}"
+            for name, type_ in schema.items()
+            if stored_type(type_) != type_
+        ]
+        before, after = ("(", "\n)")
+        if casts:
+            before, after = f"(SELECT * REPLACE ({', '.join(casts)}) FROM (", "\n))"
+        file = self.store.temporary_path()
+        try:
+            options = f" TO {literal(str(file))} (FORMAT parquet, COMPRESSION zstd)"
+            self._execute(connection, f"COPY {before}", query, f"{after}{options}", -1)
+            blob, row_count, columns = self.store.adopt_parquet(file, schema.values())
+        finally:
+            file.unlink(missing_ok=True)
+        return Artifact((blob,), row_count, columns)
+
+    def _execute(self, connection: Any, before: str, query: str, after: str, statement: int) -> None:
+        import duckdb
+
+        try:
+            connection.execute(f"{before}{query}{after}")
+        except duckdb.Error as error:
+            if connection is not self._hermetic:
+                raise
+            raise QueryFailed(engine_problem(error, query, len(before.encode())), statement) from error

@@ -1,0 +1,1 @@
+"""What happens: planning, scheduling, executing, environments, promotion, delivery."""

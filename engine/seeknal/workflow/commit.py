@@ -1,0 +1,99 @@
+"""Committing: an environment comes to stand at a tree. The one place where refs move forward."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from seeknal.dag.binding import Schema
+from seeknal.dag.manifest import Manifest
+from seeknal.errors import BusyError, PromotionRaceError
+from seeknal.store.objects import Snapshot, Tree
+from seeknal.store.store import Store
+from seeknal.workflow.events import Committed, Listener, silent
+
+
+def who() -> str:
+    """The user and host, for snapshots and logs."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{os.uname().nodename}"
+
+
+def commit(
+    store: Store,
+    environment: str,
+    tree: Tree,
+    manifest: Manifest,
+    *,
+    expected_head: str | None,
+    reason: str,
+    run_id: str = "",
+    base: str | None = None,
+    promoted_from: str | None = None,
+    written: Iterable[str] = (),
+    listener: Listener = silent,
+) -> str:
+    """Make an environment stand at this tree and manifest; gives the snapshot's digest, durable.
+
+    Writes nothing where it stands there already. Raises BusyError where the ref was moved by somebody else.
+    """
+    fingerprint = manifest.fingerprint()
+    tree_digest = store.write_tree(tree)
+    if expected_head is not None:
+        head = store.read_snapshot(expected_head)
+        if (head.tree, head.manifest, head.base) == (tree_digest, fingerprint, base):
+            listener(Committed(environment, None))
+            return expected_head
+    store.write_manifest(fingerprint, manifest.to_json())
+    snapshot = store.write_snapshot(
+        Snapshot(
+            environment, fingerprint, tree_digest, expected_head, time.time(), who(), reason, run_id, base, promoted_from
+        )
+    )
+    store.sync(Path(path) for path in written)
+    if not store.refs.compare_and_swap(environment, expected_head, snapshot, who=who(), why=reason):
+        raise BusyError(
+            f"environment '{environment}' was moved by another process", hint="run again; what was built is in the cache"
+        )
+    listener(Committed(environment, snapshot))
+    return snapshot
+
+
+def move_to_tree(
+    store: Store,
+    environment: str,
+    source: Snapshot,
+    *,
+    expected_head: str | None,
+    base: str | None,
+    promoted_from: str,
+    reason: str,
+    listener: Listener = silent,
+) -> str:
+    """Make an environment stand at another snapshot's tree: one small object and one ref, at any size.
+
+    Gives the new snapshot's digest. Raises PromotionRaceError where the ref is not at ``expected_head`` any more.
+    """
+    snapshot = store.write_snapshot(
+        Snapshot(
+            environment, source.manifest, source.tree, expected_head, time.time(), who(), reason, source.run_id, base, promoted_from
+        )
+    )
+    store.sync()
+    if not store.refs.compare_and_swap(environment, expected_head, snapshot, who=who(), why=reason):
+        raise PromotionRaceError(
+            f"environment '{environment}' was moved by another process meanwhile", hint="look at it, then try again"
+        )
+    listener(Committed(environment, snapshot))
+    return snapshot
+
+
+def schemas_of(tree: Tree) -> dict[str, Schema | None]:
+    """The columns of each node's artifact; None for nodes that make no table."""
+    return {node_id: entry.artifact.schema() or None for node_id, entry in tree.nodes.items()}

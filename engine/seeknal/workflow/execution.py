@@ -1,0 +1,358 @@
+"""Execution: one run of a project in an environment, from the first node to the moved ref.
+
+A run resolves and executes nodes as their inputs are done, then commits: everything written is made durable, and the
+environment's ref moves, but only when the run succeeded. What a failed run finished stays in the cache; the next
+run goes on from there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+
+import msgspec
+
+from seeknal.dag.inference import CompiledProject, Inference
+from seeknal.dag.manifest import Manifest
+from seeknal.errors import Place, Problem, SeeknalError
+from seeknal.store.objects import Artifact, Tree, TreeEntry
+from seeknal.store.store import Store
+from seeknal.workflow.events import Listener, NodeFinished, NodeRetried, NodeStarted, RunStarted, silent
+from seeknal.workflow.limits import MOST_WORKERS, StopRequest, memory_share, usable_cores
+from seeknal.workflow.resolution import DROP, HIT, KEEP, MISS, Base, Decision, Resolver
+from seeknal.workflow.results import Forecast, NodeOutcome, RunOptions, RunResult, new_run_id
+from seeknal.workflow.scheduler import Command, Execute, Resolve, Scheduler, Skip
+from seeknal.workflow.selection import Selection, select
+from seeknal.workflow.worker import Failure, decode_outcome
+from seeknal.workflow.workers import Inline, ProcessWorkers, Workers
+
+# Below this many input rows a node gets one thread: DuckDB hands out work in row groups of 122,880 rows, so more
+# threads gain nothing, and one thread gives the same bytes every time.
+ROWS_WORTH_THREADS = 500_000
+
+
+class Run:
+    """One run, prepared: it can be forecast any number of times, then executed once.
+
+    ``base`` is what outputs are compared with and kept from; ``head`` the snapshot digest that the environment's ref
+    must still have when the run commits.
+    """
+
+    def __init__(
+        self,
+        compiled: CompiledProject,
+        inference: Inference,
+        store: Store,
+        environment: str,
+        base: Base,
+        options: RunOptions,
+        *,
+        listener: Listener = silent,
+        stop: StopRequest | None = None,
+        workers: Workers | None = None,
+    ) -> None:
+        compiled.analysis.check()
+        self.run_id = options.run_id or new_run_id()
+        self.environment = environment
+        self._compiled = compiled
+        self._manifest: Manifest = compiled.parsed.manifest
+        self._store = store
+        self._base = base
+        self._options = options
+        self._listener = listener
+        self._stop = stop or StopRequest()
+        self._workers = workers
+        self._order = self._manifest.topological_order()
+        self._selection: Selection = select(self._manifest, options.filters, base.tree.nodes)
+        self._resolver = Resolver(
+            store,
+            inference,
+            compiled.parsed.drafts,
+            compiled.analysis.nodes,
+            base,
+            self._selection,
+            full=options.full,
+        )
+        self._outcomes: dict[str, NodeOutcome] = {}
+        self._started: dict[str, tuple[float, int]] = {}
+        self._attempts: dict[str, int] = {}
+        self._deaths: dict[str, int] = {}
+        self._written: list[str] = []
+        self._reported = 0
+        self._to_report = 0
+
+    # looking ahead
+
+    def forecast(self) -> list[Forecast]:
+        """Say what a run would do, in order, without executing anything."""
+        actions: dict[str, Forecast] = {}
+        for node_id in self._order:
+            actions[node_id] = self._forecast(node_id, actions)
+        return list(actions.values())
+
+    def _forecast(self, node_id: str, actions: Mapping[str, Forecast]) -> Forecast:
+        inputs = self._manifest.inputs_of(node_id)
+        if all(name in self._resolver.artifacts for name in inputs) or node_id not in self._selection.considered:
+            decision = self._resolver.decide(node_id)
+            if decision.artifact is not None:
+                self._resolver.artifacts[node_id] = decision.artifact
+            action = {HIT: "CACHED", MISS: "RUN", KEEP: "SKIP", DROP: "SKIP"}[decision.action]
+            return Forecast(node_id, action, decision.reason)
+        waiting = [name for name in inputs if name not in self._resolver.artifacts]
+        dropped = [name for name in waiting if actions[name].action == "SKIP"]
+        if dropped:
+            return Forecast(node_id, "SKIP", f"{dropped[0]} is skipped")
+        if self._options.full and node_id in self._selection.chosen:
+            return Forecast(node_id, "RUN", "full run")
+        if node_id not in self._base.tree.nodes:
+            return Forecast(node_id, "RUN", "new, never built")
+        return Forecast(node_id, "MAY RUN", f"if a column of {', '.join(waiting)} that it reads changes")
+
+    # running
+
+    def execute(self) -> tuple[RunResult, Tree]:
+        """Run. Gives the result, not committed yet, and the tree that it makes."""
+        started = time.perf_counter()
+        may_run = {entry.node_id for entry in self.forecast() if entry.action in ("RUN", "MAY RUN")}
+        self._to_report = len(self._order)
+        slots = self._slots(len(may_run))
+        self._listener(
+            RunStarted(
+                self.run_id, self.environment, len(self._order), len(may_run), self._options.parallel, slots
+            )
+        )
+        scheduler = Scheduler(
+            {node_id: self._manifest.inputs_of(node_id) for node_id in self._order},
+            slots,
+            {node_id: entry.artifact.duration_seconds for node_id, entry in self._base.tree.nodes.items()},
+            continue_on_error=self._options.continue_on_error,
+        )
+        # One worker process would only add its start; below two runnable nodes nothing can overlap.
+        workers = self._workers or (ProcessWorkers(slots) if self._options.parallel and len(may_run) > 1 else Inline())
+        try:
+            self._drive(scheduler, workers)
+        finally:
+            workers.close(kill=self._stop.requested)
+        outcomes = [self._outcomes[node_id] for node_id in self._order]
+        failed = any(outcome.status == "failed" for outcome in outcomes)
+        status = "interrupted" if self._stop.requested else "failed" if failed else "success"
+        result = RunResult(
+            self.run_id,
+            self.environment,
+            status,
+            time.perf_counter() - started,
+            outcomes,
+            None,
+            batches=self._batches(),
+            most_concurrent=scheduler.most_running,
+            workers=slots,
+            finished_at=time.time(),
+        )
+        return result, self._tree()
+
+    def _slots(self, runnable: int) -> int:
+        if self._workers is not None:
+            return self._workers.slots
+        if not self._options.parallel:
+            return 1
+        return max(1, min(self._options.max_workers, MOST_WORKERS, max(runnable, 1)))
+
+    def _drive(self, scheduler: Scheduler, workers: Workers) -> None:
+        futures: dict[Future[bytes], str] = {}
+        pending: list[Command] = scheduler.start()
+        while pending or futures:
+            while pending:
+                pending += self._obey(pending.pop(0), scheduler, workers, futures)
+                if self._stop.requested:
+                    pending += scheduler.stop("interrupted")
+            if not futures:
+                continue
+            done, _ = wait(futures, timeout=0.1 if self._stop.watch else None, return_when=FIRST_COMPLETED)
+            if self._stop.requested:
+                pending += scheduler.stop("interrupted")
+                if self._stop.overdue():
+                    for future in list(futures):
+                        pending += self._abandon(futures.pop(future), scheduler)
+                    continue
+            for future in done:
+                pending += self._finish(futures.pop(future), future, scheduler, workers, futures)
+
+    def _obey(
+        self, command: Command, scheduler: Scheduler, workers: Workers, futures: dict[Future[bytes], str]
+    ) -> list[Command]:
+        node_id = command.node_id
+        if isinstance(command, Skip):
+            self._report(NodeOutcome(node_id, "skipped", command.because))
+            return []
+        if isinstance(command, Execute):
+            self._submit(node_id, scheduler, workers, futures)
+            return []
+        assert isinstance(command, Resolve)
+        try:
+            decision = self._resolver.decide(node_id)
+        except (SeeknalError, OSError) as error:
+            self._report(NodeOutcome(node_id, "failed", "cannot be resolved", problems=self._problems(node_id, error)))
+            return scheduler.failed(node_id)
+        return self._settle(node_id, decision, scheduler)
+
+    def _settle(self, node_id: str, decision: Decision, scheduler: Scheduler) -> list[Command]:
+        if decision.action == MISS:
+            return scheduler.miss(node_id)
+        if decision.action == DROP:
+            # Skip comes back as a command, which reports it.
+            return scheduler.dropped(node_id, decision.reason)
+        artifact = decision.artifact
+        assert artifact is not None
+        self._resolver.artifacts[node_id] = artifact
+        status = "cached" if decision.action == HIT else "skipped"
+        self._report(
+            NodeOutcome(node_id, status, decision.reason, artifact.row_count, 0.0, decision.fingerprint, artifact)
+        )
+        return scheduler.hit(node_id)
+
+    def _submit(
+        self, node_id: str, scheduler: Scheduler, workers: Workers, futures: dict[Future[bytes], str]
+    ) -> None:
+        attempt = self._attempts[node_id] = self._attempts.get(node_id, 0) + 1
+        if attempt == 1:
+            self._reported += 1
+            self._started[node_id] = (time.perf_counter(), self._reported)
+            reason = self._resolver.decide(node_id).reason
+            self._listener(NodeStarted(node_id, self._reported, self._to_report, reason))
+        alone = scheduler.running == 1 and not scheduler.waiting_for_a_slot
+        task = self._resolver.task(
+            node_id,
+            run_id=self.run_id,
+            project_root=str(self._compiled.project.root),
+            threads=self._threads(node_id, alone),
+            memory_limit_bytes=0 if workers.slots == 1 else memory_share(scheduler.running),
+        )
+        futures[workers.submit(msgspec.msgpack.encode(task))] = node_id
+
+    def _threads(self, node_id: str, alone: bool) -> int:
+        if self._compiled.project.settings.deterministic or not alone:
+            return 1
+        inputs = self._manifest.inputs_of(node_id)
+        rows = sum(self._resolver.artifacts[name].row_count for name in inputs)
+        before = self._base.tree.nodes.get(node_id)
+        rows = max(rows, before.artifact.row_count if before else 0)
+        return usable_cores() if rows >= ROWS_WORTH_THREADS else 1
+
+    def _finish(
+        self,
+        node_id: str,
+        future: Future[bytes],
+        scheduler: Scheduler,
+        workers: Workers,
+        futures: dict[Future[bytes], str],
+    ) -> list[Command]:
+        try:
+            outcome = decode_outcome(future.result())
+            failure, artifact = outcome.failure, outcome.artifact
+            self._written += outcome.written
+        except BrokenExecutor:
+            artifact = None
+            deaths = self._deaths[node_id] = self._deaths.get(node_id, 0) + 1
+            if deaths < 2 and not self._stop.requested:
+                self._listener(NodeRetried(node_id, 2, 2, "its worker process died"))
+                self._submit(node_id, scheduler, workers, futures)
+                return []
+            failure = Failure(
+                "its worker process died" + (" twice" if deaths > 1 else ""), "out of memory? give it fewer workers beside it"
+            )
+        seconds = time.perf_counter() - self._started[node_id][0]
+        if failure is None and artifact is not None:
+            artifact = self._settled(node_id, artifact)
+            self._resolver.artifacts[node_id] = artifact
+            decision = self._resolver.decide(node_id)
+            self._report(
+                NodeOutcome(
+                    node_id, "success", decision.reason, artifact.row_count, seconds, decision.fingerprint, artifact
+                )
+            )
+            return scheduler.succeeded(node_id)
+        assert failure is not None
+        attempts = self._options.retry + 1
+        if self._attempts[node_id] - self._deaths.get(node_id, 0) < attempts and not self._deaths.get(node_id) and not self._stop.requested:
+            self._listener(NodeRetried(node_id, self._attempts[node_id] + 1, attempts, failure.message))
+            self._submit(node_id, scheduler, workers, futures)
+            return []
+        problem = self._place_failure(node_id, failure)
+        self._report(NodeOutcome(node_id, "failed", "failed", None, seconds, problems=(problem,)))
+        return scheduler.failed(node_id)
+
+    def _abandon(self, node_id: str, scheduler: Scheduler) -> list[Command]:
+        seconds = time.perf_counter() - self._started[node_id][0]
+        problem = Problem(f"{node_id}: interrupted", self._compiled.place(node_id))
+        self._report(NodeOutcome(node_id, "failed", "interrupted", None, seconds, problems=(problem,)))
+        return scheduler.failed(node_id)
+
+    def _settled(self, node_id: str, artifact: Artifact) -> Artifact:
+        """The base's own record where the node came out the same, so that an unchanged tree stays the same tree."""
+        entry = self._base.tree.nodes.get(node_id)
+        return entry.artifact if entry is not None and entry.artifact.same_content(artifact) else artifact
+
+    # reporting
+
+    def _report(self, outcome: NodeOutcome) -> None:
+        self._outcomes[outcome.node_id] = outcome
+        index = self._started.get(outcome.node_id, (0.0, 0))[1]
+        if not index:
+            self._reported += 1
+            index = self._reported
+        self._listener(
+            NodeFinished(
+                outcome.node_id,
+                index,
+                self._to_report,
+                outcome.status,
+                outcome.reason,
+                outcome.row_count,
+                outcome.duration_seconds,
+                outcome.problems,
+            )
+        )
+
+    def _problems(self, node_id: str, error: Exception) -> tuple[Problem, ...]:
+        if isinstance(error, SeeknalError):
+            found = error.problems()
+        else:
+            found = [Problem(str(error))]
+        return tuple(
+            problem if problem.place else Problem(f"{node_id}: {problem.message}", self._compiled.place(node_id), problem.hint)
+            for problem in found
+        )
+
+    def _place_failure(self, node_id: str, failure: Failure) -> Problem:
+        draft = self._compiled.parsed.drafts[node_id]
+        if failure.file is not None:
+            return Problem(f"{node_id}: {failure.message}", Place(failure.file, failure.line, failure.column), failure.hint)
+        offset = failure.offset
+        if offset is not None and draft.sql is not None and failure.statement is not None:
+            offset += draft.sql.starts[failure.statement]
+        place = draft.place_in_query(offset) if draft.query else draft.place()
+        return Problem(f"{node_id}: {failure.message}", place, failure.hint)
+
+    # the result
+
+    def _tree(self) -> Tree:
+        entries: dict[str, TreeEntry] = {}
+        for node_id in self._order:
+            outcome = self._outcomes[node_id]
+            before = self._base.tree.nodes.get(node_id)
+            if outcome.status in ("success", "cached") and outcome.artifact is not None:
+                entries[node_id] = TreeEntry(outcome.fingerprint, outcome.artifact)
+            elif before is not None:
+                kept_on_purpose = outcome.artifact is not None
+                entries[node_id] = before if kept_on_purpose else TreeEntry(before.fingerprint, before.artifact, True)
+        return Tree(entries)
+
+    def _batches(self) -> int:
+        ran = {node_id for node_id, outcome in self._outcomes.items() if outcome.status in ("success", "failed")}
+        return sum(not ran.isdisjoint(layer) for layer in self._manifest.topological_layers())
+
+    @property
+    def written(self) -> list[str]:
+        """The files that worker processes wrote, which the commit makes durable."""
+        return self._written

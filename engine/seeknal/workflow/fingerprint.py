@@ -1,0 +1,64 @@
+"""Fingerprints: what a node's output depends on, as one 128-bit key.
+
+    fingerprint = xxh3_128(engine epoch, kind, canonical SQL, identity, output columns, inputs read)
+
+*Inputs read* are, for each input, its row count and the name, type and digest of exactly the columns that the node
+reads, in order. So a node is built again when something changed that it reads, and otherwise not: not when an input
+was merely built again, not when an input got a column that the node does not name. The output columns count because
+``SELECT *`` and ``COLUMNS(…)`` follow the input's columns even where no value of theirs is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import xxhash
+
+from seeknal.store.objects import Artifact
+
+# Raise it when the same node on the same inputs would give something else than before.
+ENGINE_EPOCH = 1
+
+_encoder = msgspec.msgpack.Encoder(order="deterministic")
+
+
+def engine_identity() -> str:
+    """Our epoch and DuckDB's version: either may change what a query gives."""
+    import duckdb
+
+    return f"{ENGINE_EPOCH}/duckdb-{duckdb.__version__}"
+
+
+def fingerprint(
+    *,
+    engine: str,
+    kind: str,
+    canonical: str,
+    identity: Sequence[Any],
+    schema: Mapping[str, str] | None,
+    inputs: Sequence[tuple[str, Artifact, Sequence[str] | None]],
+) -> str:
+    """Compute a node's fingerprint, as 32 hexadecimal digits.
+
+    ``inputs`` are the inputs that count: node id, artifact, and the columns read (None: all).
+    """
+    said = [
+        engine,
+        kind,
+        canonical,
+        list(identity),
+        None if schema is None else list(schema.items()),
+        [(node_id, artifact.row_count, _columns_read(artifact, reads)) for node_id, artifact, reads in inputs],
+    ]
+    return xxhash.xxh3_128_hexdigest(_encoder.encode(said))
+
+
+def _columns_read(artifact: Artifact, reads: Sequence[str] | None) -> list[tuple[str, str, str]]:
+    wanted = None if reads is None else set(reads)
+    return [
+        (column.name, column.type, column.digest)
+        for column in artifact.columns
+        if wanted is None or column.name in wanted
+    ]

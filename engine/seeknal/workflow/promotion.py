@@ -1,0 +1,147 @@
+"""Promotion: an environment's tree becomes another's, by one pointer.
+
+What is written is a new snapshot of a few hundred bytes (same tree, new parent) and one ref, at any size of the
+project. Production only moves forward from the state that the environment was planned against: where it moved since,
+the promotion is refused with what moved, because the environment was never tried together with that.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import msgspec
+
+from seeknal.dag.names import PRODUCTION
+from seeknal.dag.project import Project
+from seeknal.errors import DeliveryError, PromotionRaceError, SeeknalError
+from seeknal.store.objects import EnvironmentRecord, Snapshot, Tree
+from seeknal.store.store import Store
+from seeknal.workflow.commit import move_to_tree
+from seeknal.workflow.delivery import deliver
+from seeknal.workflow.events import Listener, Warned, silent
+from seeknal.workflow.session import environment_lock, read_manifest
+from seeknal.workflow.views import show_environment, show_record
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """A promotion that was decided and checked, and not done yet."""
+
+    source: str
+    target: str
+    record: EnvironmentRecord
+    source_snapshot: Snapshot
+    source_digest: str
+    source_tree: Tree
+    target_digest: str | None
+    target_tree: Tree
+
+    def changed_nodes(self) -> list[str]:
+        """The nodes that the target will have another output of, or none any more."""
+        before, after = self.target_tree.nodes, self.source_tree.nodes
+        changed = [node_id for node_id, entry in after.items() if before.get(node_id) != entry]
+        return changed + [node_id for node_id in before if node_id not in after]
+
+    def categories(self) -> dict[str, str]:
+        """What the environment's plan says of the nodes: id → breaking, non_breaking, metadata."""
+        return dict(self.record.plan.categories) if self.record.plan else {}
+
+    @property
+    def is_breaking(self) -> bool:
+        return "breaking" in self.categories().values() and bool(self.changed_nodes())
+
+
+def plan_promotion(store: Store, record: EnvironmentRecord, target: str, *, force: bool = False) -> Promotion:
+    """Decide on a promotion. Reads two snapshots and their trees; writes nothing.
+
+    Raises SeeknalError where the environment was not applied as planned, PromotionRaceError where production moved.
+    """
+    source = record.name
+    if source == target:
+        raise SeeknalError(f"'{source}' cannot be promoted to itself")
+    digest = store.refs.read(source)
+    if digest is None or record.status == "planned":
+        raise SeeknalError(
+            f"Environment '{source}' has not been applied" + (" since it was planned" if digest else ""),
+            hint=f"apply it with `seeknal run --env {source}`",
+        )
+    if record.status == "failed":
+        raise SeeknalError(
+            f"Environment '{source}' has not been applied: its last run failed",
+            hint=f"fix what failed and run `seeknal run --env {source}`",
+        )
+    snapshot = store.read_snapshot(digest)
+    target_digest = store.refs.read(target)
+    target_snapshot = store.read_snapshot(target_digest) if target_digest else None
+    same = target_snapshot is not None and target_snapshot.tree == snapshot.tree
+    if target == PRODUCTION and target_digest != snapshot.base and not force and not same:
+        raise PromotionRaceError(_what_moved(store, target_snapshot, snapshot.base), hint=(
+            f"plan and run again (what is unchanged is cached): `seeknal plan {source}`, "
+            f"`seeknal run --env {source}`; or promote with --force"
+        ))
+    return Promotion(
+        source,
+        target,
+        record,
+        snapshot,
+        digest,
+        store.read_tree(snapshot.tree),
+        target_digest,
+        store.read_tree(target_snapshot.tree) if target_snapshot else Tree({}),
+    )
+
+
+def _what_moved(store: Store, now: Snapshot | None, base: str | None) -> str:
+    before = store.read_tree(store.read_snapshot(base).tree).nodes if base else {}
+    after = store.read_tree(now.tree).nodes if now else {}
+    moved = [node_id for node_id in {**before, **after} if before.get(node_id) != after.get(node_id)]
+    names = ", ".join(moved[:5]) + (", …" if len(moved) > 5 else "")
+    by = f" ({now.reason} by {now.created_by})" if now else ""
+    return "production moved since this environment was planned" + by + (f": {names}" if names else "")
+
+
+def execute_promotion(
+    project: Project, store: Store, promotion: Promotion, *, publish: bool = True, listener: Listener = silent
+) -> list[DeliveryError]:
+    """Move the target's ref, then its views, then its deliveries. Gives what could not be delivered.
+
+    Raises BusyError where a run or another promotion is at work on the target, PromotionRaceError where it moved after
+    the promotion was decided.
+    """
+    with environment_lock(store, promotion.target, "promote"):
+        digest = move_to_tree(
+            store,
+            promotion.target,
+            promotion.source_snapshot,
+            expected_head=promotion.target_digest,
+            base=promotion.source_snapshot.base,
+            promoted_from=promotion.source_digest,
+            reason=f"promoted from {promotion.source}",
+            listener=listener,
+        )
+        snapshot = store.read_snapshot(digest)
+        for warning in show_environment(project, store, promotion.target, snapshot, promotion.source_tree):
+            listener(Warned(warning))
+        _remember(project, store, promotion, digest)
+        if not publish:
+            return []
+        manifest = read_manifest(store, snapshot.manifest)
+        return deliver(project, store, promotion.target, manifest, promotion.source_tree, None, listener)
+
+
+def _remember(project: Project, store: Store, promotion: Promotion, digest: str) -> None:
+    now = time.time()
+    record, plan = promotion.record, promotion.record.plan
+    if promotion.target == PRODUCTION:
+        # From here on the environment stands on what production became, so it can be promoted again.
+        if plan is not None:
+            plan = msgspec.structs.replace(plan, base=digest)
+        store.write_environment(msgspec.structs.replace(record, status="promoted", last_accessed=now, plan=plan))
+        return
+    before = store.read_environment(promotion.target)
+    created = EnvironmentRecord(
+        promotion.target, "applied", before.created_at if before else now, now, promoted_from=promotion.source, plan=plan
+    )
+    store.write_environment(created)
+    show_record(project, store, created)

@@ -1,0 +1,208 @@
+"""Resolution: what to do with a node, once its inputs' outputs are known.
+
+- *hit*: the cache has what the node's fingerprint gives.
+- *miss*: the node must be executed.
+- *keep*: the run leaves the node alone; its output from before stands.
+- *drop*: the run leaves the node alone, and it has no output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from seeknal.dag.inference import Inference, NodeAnalysis
+from seeknal.dag.manifest import Manifest
+from seeknal.dag.parse import Draft
+from seeknal.nodes.kind import InputTable, Task
+from seeknal.nodes.registry import KINDS
+from seeknal.store.objects import Artifact, Tree
+from seeknal.store.store import Store
+from seeknal.workflow.fingerprint import engine_identity, fingerprint
+from seeknal.workflow.selection import Selection
+
+HIT, MISS, KEEP, DROP = "hit", "miss", "keep", "drop"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do with a node and why. ``artifact`` is there for hit and keep."""
+
+    action: str
+    reason: str
+    fingerprint: str = ""
+    artifact: Artifact | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What the run starts from: the tree of the environment's (else production's) snapshot and its manifest."""
+
+    tree: Tree
+    manifest: Manifest | None
+
+
+class Resolver:
+    """Decides node by node. Outputs of nodes are told to it in ``artifacts`` as they come to be known."""
+
+    def __init__(
+        self,
+        store: Store,
+        inference: Inference,
+        drafts: Mapping[str, Draft],
+        analyses: Mapping[str, NodeAnalysis],
+        base: Base,
+        selection: Selection,
+        *,
+        full: bool,
+    ) -> None:
+        self.artifacts: dict[str, Artifact] = {}
+        self._store = store
+        self._inference = inference
+        self._drafts = drafts
+        self._analyses = dict(analyses)
+        self._base = base
+        self._selection = selection
+        self._full = full
+        self._engine = engine_identity()
+        self._decisions: dict[str, Decision] = {}
+
+    def decide(self, node_id: str) -> Decision:
+        """Decide on a node whose inputs all stand in ``artifacts``. The answer does not change.
+
+        Raises ProjectError where the node does not bind to its inputs as they came out, SeeknalError or OSError
+        where what it depends on outside cannot be read.
+        """
+        decision = self._decisions.get(node_id)
+        if decision is None:
+            decision = self._decisions[node_id] = self._decide(node_id)
+        return decision
+
+    def _decide(self, node_id: str) -> Decision:
+        entry = self._base.tree.nodes.get(node_id)
+        if node_id not in self._selection.considered:
+            why = self._selection.left_out[node_id]
+            if entry is None:
+                return Decision(DROP, f"{why}, and never built")
+            return Decision(KEEP, why, entry.fingerprint, entry.artifact)
+        key = self._fingerprint(node_id)
+        if self._full and node_id in self._selection.chosen:
+            return Decision(MISS, "full run", key)
+        if entry is not None and entry.fingerprint == key and self._store.is_whole(entry.artifact):
+            return Decision(HIT, self._why_unchanged(node_id), key, entry.artifact)
+        found = self._store.find_action(key)
+        if found is not None:
+            return Decision(HIT, "built before with the same inputs", key, found)
+        if entry is not None and entry.fingerprint == key:
+            return Decision(MISS, "its output is missing from the store", key)
+        return Decision(MISS, self._why_changed(node_id), key)
+
+    def _fingerprint(self, node_id: str) -> str:
+        draft = self._drafts[node_id]
+        analysis = self._analysis(node_id)
+        kind = KINDS[draft.kind]
+        counted = [name for name in draft.inputs if name in analysis.reads]
+        return fingerprint(
+            engine=self._engine,
+            kind=draft.kind,
+            canonical=analysis.canonical,
+            identity=kind.identity(draft.spec, self._inference.around),
+            schema=analysis.schema,
+            inputs=[(name, self.artifacts[name], analysis.reads[name]) for name in counted],
+        )
+
+    def _analysis(self, node_id: str) -> NodeAnalysis:
+        """The node's analysis for its inputs' real columns; planning may have known less, or something else."""
+        draft = self._drafts[node_id]
+        real = {name: self.artifacts[name].schema() for name in draft.inputs if KINDS[self._drafts[name].kind].makes_table}
+        for name, schema in real.items():
+            assumed = self._analyses[name].schema
+            if assumed is None or list(assumed.items()) != list(schema.items()):
+                self._analyses[node_id] = self._inference.bind(node_id, real)
+                break
+        return self._analyses[node_id]
+
+    def task(self, node_id: str, *, run_id: str, project_root: str, threads: int, memory_limit_bytes: int) -> Task:
+        """Everything a worker needs to execute a node that was decided to be a miss."""
+        draft = self._drafts[node_id]
+        analysis = self._analyses[node_id]
+        inputs = tuple(self._input_table(name) for name in draft.inputs if self.artifacts[name].columns or self.artifacts[name].parts)
+        return Task(
+            node_id=node_id,
+            kind=draft.kind,
+            fingerprint=self._decisions[node_id].fingerprint,
+            run_id=run_id,
+            project_root=project_root,
+            store_root=str(self._store.root),
+            spec=spec_fields(draft),
+            inputs=inputs,
+            positions=draft.sql.positions if draft.sql else (),
+            statements=draft.sql.statements if draft.sql else (),
+            schema=None if analysis.schema is None else tuple(analysis.schema.items()),
+            threads=threads,
+            memory_limit_bytes=memory_limit_bytes,
+        )
+
+    def _input_table(self, node_id: str) -> InputTable:
+        artifact = self.artifacts[node_id]
+        return InputTable(
+            node_id,
+            tuple(str(self._store.blob_path(part)) for part in artifact.parts),
+            tuple((column.name, column.type) for column in artifact.columns),
+            artifact.row_count,
+        )
+
+    # reasons
+
+    def _changed_inputs(self, node_id: str) -> Iterable[tuple[str, list[str], bool]]:
+        """The inputs whose output is not the base's: id, changed columns, whether the number of rows changed."""
+        for name in self._drafts[node_id].inputs:
+            entry = self._base.tree.nodes.get(name)
+            artifact = self.artifacts[name]
+            if entry is None:
+                yield name, [column.name for column in artifact.columns], True
+                continue
+            before = {column.name: column for column in entry.artifact.columns}
+            changed = [column.name for column in artifact.columns if before.get(column.name) != column]
+            changed += [gone for gone in before if gone not in artifact.schema()]
+            if changed or artifact.row_count != entry.artifact.row_count:
+                yield name, changed, artifact.row_count != entry.artifact.row_count
+
+    def _why_unchanged(self, node_id: str) -> str:
+        changed = [name for name, _, _ in self._changed_inputs(node_id)]
+        if changed:
+            return f"reads no changed column of {', '.join(changed)}"
+        return "unchanged"
+
+    def _why_changed(self, node_id: str) -> str:
+        entry = self._base.tree.nodes.get(node_id)
+        if entry is None:
+            return "new, never built"
+        reads = self._analyses[node_id].reads
+        for name, changed, rows_changed in self._changed_inputs(node_id):
+            wanted = reads.get(name) if name in reads else ()
+            read = [column for column in changed if wanted is None or column in wanted]
+            if read:
+                columns = ", ".join(f"{name}.{column}" for column in read[:3]) + (", …" if len(read) > 3 else "")
+                return f"reads {columns}, which changed"
+            if rows_changed and name in reads:
+                return f"reads the rows of {name}, whose number changed"
+        before = self._base.manifest.nodes.get(node_id) if self._base.manifest else None
+        draft = self._drafts[node_id]
+        if before is not None and before.config == _config(draft):
+            return "its file changed" if draft.kind == "source" else "what it depends on changed"
+        return "its definition changed"
+
+
+def _config(draft: Draft) -> dict[str, object]:
+    from seeknal.dag.parse import node_of
+
+    return node_of(draft).config
+
+
+def spec_fields(draft: Draft) -> dict[str, object]:
+    """The fields that the kind's Struct reads, as they stand in the file."""
+    import msgspec
+
+    own = {entry.encode_name for entry in msgspec.structs.fields(KINDS[draft.kind].spec)}
+    return {name: value for name, value in draft.fields.items() if name in own and value is not None}

@@ -1,0 +1,526 @@
+"""DAGRunner: run a manifest from Python, one node after the other, with hooks to override.
+
+It is the same engine as the command line's: the same store, fingerprints and cache, and a successful run moves
+production's ref. What it adds are its extension points, which subclasses override:
+
+- ``_execute_node(node_id, dry_run)``: called once for each attempt at a node; wrap it for event hooks.
+- ``_execute_by_type(node)``: does the work and gives ``{"row_count": …, "metadata": {…}}``; override it to execute
+  kinds of your own.
+
+``execution_state.json`` in the state folder records how each node's last execution ended; a ``state_backend`` with
+``load() -> dict`` and ``save(state)`` takes its place.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from seeknal.dag.diff import ManifestDiff
+from seeknal.dag.manifest import Manifest, Node
+from seeknal.dag.names import PRODUCTION
+from seeknal.dag.parse import parse_manifest
+from seeknal.dag.project import Project
+from seeknal.errors import SeeknalError
+from seeknal.nodes.registry import KINDS
+from seeknal.store.objects import Artifact, Tree, TreeEntry
+from seeknal.workflow.commit import commit
+from seeknal.workflow.delivery import deliver
+from seeknal.workflow.limits import usable_cores
+from seeknal.workflow.resolution import KEEP, MISS, Resolver
+from seeknal.workflow.results import RunOptions, RunResult, new_run_id
+from seeknal.workflow.selection import Filters, Selection, select
+from seeknal.workflow.session import Session, environment_lock
+from seeknal.workflow.views import show_environment
+from seeknal.workflow.worker import close_workbenches, execute
+
+RULE = "=" * 60
+
+
+class ExecutionStatus(enum.Enum):
+    """How a node stands."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCESS = "success"
+    FAILED = "failed"
+    CACHED = "cached"
+    SKIPPED = "skipped"
+
+
+@dataclass
+class NodeResult:
+    """What became of one node. ``duration`` is in seconds."""
+
+    node_id: str
+    status: ExecutionStatus
+    duration: float = 0.0
+    row_count: int = 0
+    error_message: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "node_id": self.node_id,
+            "status": self.status.value,
+            "duration": self.duration,
+            "row_count": self.row_count,
+            "error_message": self.error_message,
+            "metadata": self.metadata,
+        }
+
+
+@dataclass
+class ExecutionSummary:
+    """What became of a run. ``changed_nodes`` counts those that were executed or would be; times are in seconds."""
+
+    total_nodes: int
+    changed_nodes: int
+    cached_nodes: int
+    successful_nodes: int
+    failed_nodes: int
+    skipped_nodes: int
+    total_duration: float
+    results: list[NodeResult] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "total_nodes": self.total_nodes,
+            "changed_nodes": self.changed_nodes,
+            "cached_nodes": self.cached_nodes,
+            "successful_nodes": self.successful_nodes,
+            "failed_nodes": self.failed_nodes,
+            "skipped_nodes": self.skipped_nodes,
+            "total_duration": self.total_duration,
+            "results": [result.to_dict() for result in self.results],
+        }
+
+
+class StateStore(Protocol):
+    """Where the states of node executions are kept."""
+
+    def load(self) -> dict[str, Any]: ...
+
+    def save(self, state: dict[str, Any]) -> None: ...
+
+
+class _StateFile:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def load(self) -> dict[str, Any]:
+        try:
+            state = json.loads(self.path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return state if isinstance(state, dict) else {}
+
+    def save(self, state: dict[str, Any]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(state, indent=2), encoding="utf-8")
+        temporary.replace(self.path)
+
+
+@dataclass(frozen=True)
+class _Engine:
+    """The session and resolver that execute the nodes of the kinds we know."""
+
+    session: Session
+    resolver: Resolver
+    base: Tree
+    run_id: str
+
+
+class DAGRunner:
+    """Runs a manifest in its project's production. ``old_manifest``: what changed since then is run at least."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        old_manifest: Manifest | None = None,
+        state_dir: str | Path | None = None,
+        *,
+        target_path: str | Path | None = None,
+        exec_context: Any = None,
+        state_backend: StateStore | None = None,
+    ) -> None:
+        self.manifest = manifest
+        self.old_manifest = old_manifest
+        self.exec_context = exec_context
+        self.root = _project_root(manifest, state_dir, target_path)
+        self.state_dir = Path(state_dir) if state_dir is not None else self.root / "target" / "state"
+        self._state: StateStore = state_backend or _StateFile(self.state_dir / "execution_state.json")
+        self._results: dict[str, NodeResult] = {}
+        self._artifacts: dict[str, tuple[str, Artifact]] = {}
+        self._engine: _Engine | None = None
+
+    # running
+
+    def run(
+        self,
+        full: bool = False,
+        dry_run: bool = False,
+        node_types: list[str] | None = None,
+        nodes: list[str] | None = None,
+        exclude_tags: list[str] | None = None,
+        continue_on_error: bool = False,
+        retry: int = 0,
+        tags: list[str] | None = None,
+    ) -> ExecutionSummary:
+        """Execute what is not cached; see the module for what can be overridden.
+
+        Raises ValueError("DAG contains cycle: …"), ProjectError where the project does not type-check, NotFoundError for
+        a name that nothing has, BusyError where another process runs.
+        """
+        started = time.perf_counter()
+        self._results, self._artifacts = {}, {}
+        order = self._get_topological_order()
+        filters = Filters(nodes or (), node_types or (), tags or (), exclude_tags or ())
+        state = self._state.load()
+        self._open(filters, full)
+        try:
+            selection = self._selection(filters, state)
+            if dry_run:
+                self._each(order, selection, full, state, continue_on_error, 0, dry_run=True)
+            else:
+                assert self._engine is not None
+                with environment_lock(self._engine.session.store, PRODUCTION, "DAGRunner.run"):
+                    self._each(order, selection, full, state, continue_on_error, retry, dry_run=False)
+                    self._commit(order, continue_on_error)
+                self._save_state(state)
+        finally:
+            self._close()
+        return self._summary(order, time.perf_counter() - started)
+
+    def _each(
+        self,
+        order: Sequence[str],
+        selection: Selection,
+        full: bool,
+        state: Mapping[str, Any],
+        continue_on_error: bool,
+        retry: int,
+        *,
+        dry_run: bool,
+    ) -> None:
+        stopped = ""
+        dirty = self._dirty(full, state)
+        for number, node_id in enumerate(order, 1):
+            blocked = self._blocked(node_id)
+            if node_id not in selection.considered:
+                self._keep(node_id, selection.left_out[node_id])
+            elif stopped or blocked:
+                self._results[node_id] = NodeResult(node_id, ExecutionStatus.SKIPPED, error_message=stopped or blocked)
+            elif self._is_cached(node_id, dirty, dry_run):
+                self._results[node_id] = self._cached(node_id)
+            else:
+                print(f"ℹ {number}/{len(order)}: {node_id} [RUNNING]")
+                result = self._attempt(node_id, dry_run, retry)
+                self._results[node_id] = result
+                name = node_id.partition(".")[2]
+                if result.status is ExecutionStatus.FAILED:
+                    print(f"✗ {name} failed: {result.error_message}")
+                    stopped = "" if continue_on_error else f"not started, because {node_id} failed"
+                else:
+                    print(f"✓ {name} completed in {result.duration:.2f}s")
+        if not any(r.status in (ExecutionStatus.SUCCESS, ExecutionStatus.FAILED) for r in self._results.values()):
+            print("ℹ No changes detected. Nothing to run.")
+
+    def _attempt(self, node_id: str, dry_run: bool, retry: int) -> NodeResult:
+        result = self._execute_node(node_id, dry_run)
+        for _ in range(retry):
+            if result.status is not ExecutionStatus.FAILED:
+                break
+            result = self._execute_node(node_id, dry_run)
+        return result
+
+    def _execute_node(self, node_id: str, dry_run: bool = False) -> NodeResult:
+        """Make one attempt at a node; errors come back as a FAILED result. Override to add hooks."""
+        node = self.manifest.get_node(node_id)
+        if node is None:
+            return NodeResult(node_id, ExecutionStatus.FAILED, error_message=f"Node not found: {node_id}")
+        if dry_run:
+            return NodeResult(node_id, ExecutionStatus.SUCCESS, metadata={"dry_run": True})
+        started = time.perf_counter()
+        try:
+            done = self._execute_by_type(node)
+        except Exception as error:
+            # An executor of the user's may raise anything; one node's error is that node's result.
+            return NodeResult(node_id, ExecutionStatus.FAILED, time.perf_counter() - started, error_message=str(error))
+        return NodeResult(
+            node_id,
+            ExecutionStatus.SUCCESS,
+            time.perf_counter() - started,
+            int(done.get("row_count") or 0),
+            metadata=dict(done.get("metadata") or {}),
+        )
+
+    def _execute_by_type(self, node: Node) -> dict[str, Any]:
+        """Do a node's work. Override for kinds of your own; call this one for the rest. Raises SeeknalError."""
+        engine = self._engine
+        if engine is None or node.id not in engine.session.manifest.nodes:
+            raise SeeknalError(
+                f"{node.id}: no executor for kind '{node.kind}'", hint="override DAGRunner._execute_by_type for it"
+            )
+        decision = engine.resolver.decide(node.id)
+        task = engine.resolver.task(
+            node.id, run_id=engine.run_id, project_root=str(self.root), threads=usable_cores(), memory_limit_bytes=0
+        )
+        outcome = execute(task)
+        if outcome.failure is not None or outcome.artifact is None:
+            failure = outcome.failure
+            message = f"{node.id}: {failure.message if failure else 'no output'}"
+            raise SeeknalError(message, hint=failure.hint if failure else "")
+        self._artifacts[node.id] = (decision.fingerprint, outcome.artifact)
+        engine.resolver.artifacts[node.id] = outcome.artifact
+        metadata = {"fingerprint": decision.fingerprint, "reason": decision.reason}
+        return {"row_count": outcome.artifact.row_count, "metadata": metadata}
+
+    # deciding
+
+    def _selection(self, filters: Filters, state: Mapping[str, Any]) -> Selection:
+        engine = self._engine
+        built = set(engine.base.nodes) if engine else set()
+        built |= {node_id for node_id, entry in state.items() if entry.get("status") == "success"}
+        return select(self.manifest, filters, built)
+
+    def _dirty(self, full: bool, state: Mapping[str, Any]) -> set[str]:
+        """The nodes that must run although nothing is known of their fingerprint: kinds of the user's own."""
+        if full:
+            return set(self.manifest.nodes)
+        changed = {node_id for node_id in self.manifest.nodes if state.get(node_id, {}).get("status") != "success"}
+        if self.old_manifest is not None:
+            changed |= set(ManifestDiff.compare(self.old_manifest, self.manifest).get_nodes_to_rebuild(self.manifest))
+        return changed | self.manifest.descendants_of(changed)
+
+    def _blocked(self, node_id: str) -> str:
+        for name in self.manifest.inputs_of(node_id):
+            result = self._results.get(name)
+            if result is not None and result.status is ExecutionStatus.FAILED:
+                return f"{name} failed"
+            if result is not None and result.status is ExecutionStatus.SKIPPED and name not in self._known_outputs():
+                return f"{name} was skipped"
+        return ""
+
+    def _known_outputs(self) -> Mapping[str, Artifact]:
+        return self._engine.resolver.artifacts if self._engine else {}
+
+    def _is_cached(self, node_id: str, dirty: set[str], dry_run: bool) -> bool:
+        engine = self._engine
+        if engine is None or node_id not in engine.session.manifest.nodes:
+            return node_id not in dirty
+        inputs = engine.session.manifest.inputs_of(node_id)
+        if any(name not in engine.resolver.artifacts for name in inputs):
+            # In a dry run the inputs that would run have no output to decide by.
+            return False
+        decision = engine.resolver.decide(node_id)
+        if decision.action == MISS or decision.artifact is None:
+            return False
+        engine.resolver.artifacts[node_id] = decision.artifact
+        self._artifacts[node_id] = (decision.fingerprint, decision.artifact)
+        return True
+
+    def _cached(self, node_id: str) -> NodeResult:
+        artifact = self._known_outputs().get(node_id)
+        return NodeResult(node_id, ExecutionStatus.CACHED, row_count=artifact.row_count if artifact else 0)
+
+    def _keep(self, node_id: str, why: str) -> None:
+        engine = self._engine
+        if engine is not None and node_id in engine.session.manifest.nodes:
+            decision = engine.resolver.decide(node_id)
+            if decision.action == KEEP and decision.artifact is not None:
+                engine.resolver.artifacts[node_id] = decision.artifact
+        self._results[node_id] = NodeResult(node_id, ExecutionStatus.SKIPPED, error_message=why)
+
+    # opening and committing
+
+    def _open(self, filters: Filters, full: bool) -> None:
+        """Open the engine on the nodes whose kinds, and whose inputs' kinds, we know."""
+        project = Project.open(self.root)
+        foreign = {node_id for node_id, node in self.manifest.nodes.items() if node.kind not in KINDS}
+        foreign |= self.manifest.descendants_of(foreign)
+        ours = Manifest(self.manifest.metadata.project)
+        for node_id, node in self.manifest.nodes.items():
+            if node_id not in foreign:
+                ours.add_node(node)
+        for edge in self.manifest.edges:
+            if edge.to_node not in foreign:
+                ours.add_edge(edge.from_node, edge.to_node)
+        session = Session(project, parse_manifest(project, ours)) if ours.nodes else None
+        if session is None:
+            return
+        try:
+            session.compiled.analysis.check()
+            session.store.prepare()
+            base = session.base(PRODUCTION)
+            selection = select(self.manifest, filters, base.tree.nodes)
+            self._engine = _Engine(session, session.resolver(base, selection, full=full), base.tree, new_run_id())
+        except BaseException:
+            session.close()
+            raise
+
+    def _close(self) -> None:
+        if self._engine is not None:
+            self._engine.session.close()
+            self._engine = None
+        close_workbenches()
+
+    def _commit(self, order: Sequence[str], continue_on_error: bool) -> None:
+        engine = self._engine
+        failed = any(result.status is ExecutionStatus.FAILED for result in self._results.values())
+        if engine is None or (failed and not continue_on_error):
+            return
+        entries: dict[str, TreeEntry] = {}
+        for node_id in order:
+            before = engine.base.nodes.get(node_id)
+            if node_id in self._artifacts:
+                key, artifact = self._artifacts[node_id]
+                same = before is not None and before.artifact.same_content(artifact)
+                entries[node_id] = TreeEntry(key, before.artifact if before is not None and same else artifact)
+            elif before is not None:
+                kept = self._results[node_id].status is ExecutionStatus.SKIPPED and node_id in engine.resolver.artifacts
+                entries[node_id] = before if kept else TreeEntry(before.fingerprint, before.artifact, True)
+        session, tree = engine.session, Tree(entries)
+        head = session.store.refs.read(PRODUCTION)
+        digest = commit(
+            session.store, PRODUCTION, tree, self.manifest, expected_head=head, reason="run", run_id=engine.run_id
+        )
+        show_environment(session.project, session.store, PRODUCTION, session.store.read_snapshot(digest), tree)
+        for error in deliver(session.project, session.store, PRODUCTION, session.manifest, tree, set(self._artifacts)):
+            node_id = error.message.partition(":")[0]
+            self._results[node_id] = NodeResult(node_id, ExecutionStatus.FAILED, error_message=error.message)
+
+    def _save_state(self, state: dict[str, Any]) -> None:
+        for node_id, result in self._results.items():
+            if result.status in (ExecutionStatus.SUCCESS, ExecutionStatus.FAILED):
+                key = self._artifacts.get(node_id, ("", None))[0]
+                state[node_id] = {
+                    "status": result.status.value,
+                    "duration": result.duration,
+                    "row_count": result.row_count,
+                    "last_run": time.time(),
+                    "hash": key,
+                }
+        self._state.save(state)
+
+    def _summary(self, order: Iterable[str], seconds: float) -> ExecutionSummary:
+        results = [self._results[node_id] for node_id in order]
+
+        def count(status: ExecutionStatus) -> int:
+            return sum(result.status is status for result in results)
+
+        executed = count(ExecutionStatus.SUCCESS) + count(ExecutionStatus.FAILED)
+        return ExecutionSummary(
+            len(results),
+            executed,
+            count(ExecutionStatus.CACHED),
+            count(ExecutionStatus.SUCCESS),
+            count(ExecutionStatus.FAILED),
+            count(ExecutionStatus.SKIPPED),
+            seconds,
+            results,
+        )
+
+    # the plan and the order
+
+    def print_plan(
+        self,
+        full: bool = False,
+        node_types: list[str] | None = None,
+        nodes: list[str] | None = None,
+        exclude_tags: list[str] | None = None,
+    ) -> None:
+        """Print what a run would do, a line for each node."""
+        filters = Filters(nodes or (), node_types or (), (), exclude_tags or ())
+        state = self._state.load()
+        order = self._get_topological_order()
+        self._results, self._artifacts = {}, {}
+        self._open(filters, full)
+        try:
+            selection = self._selection(filters, state)
+            dirty = self._dirty(full, state)
+            print("ℹ Execution Plan:")
+            print(f"ℹ {RULE}")
+            for number, node_id in enumerate(order, 1):
+                if node_id not in selection.considered:
+                    self._keep(node_id, selection.left_out[node_id])
+                    action = "SKIP"
+                else:
+                    action = "CACHED" if self._is_cached(node_id, dirty, True) else "RUN"
+                node = self.manifest.nodes[node_id]
+                print(f"{number:>4}. {action} {node_id} [{', '.join(node.tags) or node.kind}]")
+            print(f"ℹ {RULE}")
+        finally:
+            self._close()
+
+    def _get_topological_order(self) -> list[str]:
+        return self.manifest.topological_order()
+
+    def _get_topological_layers(self) -> list[list[str]]:
+        return self.manifest.topological_layers()
+
+
+def _project_root(manifest: Manifest, state_dir: str | Path | None, target_path: str | Path | None) -> Path:
+    """The project of a manifest: above the target folder that was named, else above the manifest's own."""
+    if target_path is not None:
+        return Path(target_path).resolve().parent
+    if manifest.path is not None and manifest.path.absolute().parent.name == "target":
+        return manifest.path.absolute().parent.parent
+    if state_dir is not None and Path(state_dir).absolute().parent.name == "target":
+        return Path(state_dir).absolute().parent.parent
+    return Path.cwd()
+
+
+def summarize(result: RunResult) -> ExecutionSummary:
+    """A run's result in the words of :class:`ExecutionSummary`."""
+    results = [
+        NodeResult(
+            node.node_id,
+            ExecutionStatus(node.status),
+            node.duration_seconds,
+            node.row_count or 0,
+            "; ".join(str(problem) for problem in node.problems) or None,
+            {"reason": node.reason, "fingerprint": node.fingerprint},
+        )
+        for node in result.nodes
+    ]
+    return ExecutionSummary(
+        len(results),
+        result.executed,
+        result.count("cached"),
+        result.count("success"),
+        result.count("failed"),
+        result.count("skipped"),
+        result.duration_seconds,
+        results,
+    )
+
+
+def print_summary(summary: ExecutionSummary, write: Callable[[str], None] = print) -> None:
+    """Print a summary, and the failed nodes with their errors."""
+    write(f"ℹ {RULE}")
+    write("ℹ Execution Summary")
+    write(f"ℹ {RULE}")
+    for label, value in (
+        ("Total nodes:", str(summary.total_nodes)),
+        ("Changed nodes:", str(summary.changed_nodes)),
+        ("Cached nodes:", str(summary.cached_nodes)),
+        ("Successful:", str(summary.successful_nodes)),
+        ("Failed:", str(summary.failed_nodes)),
+        ("Skipped:", str(summary.skipped_nodes)),
+        ("Duration:", f"{summary.total_duration:.2f}s"),
+    ):
+        write(f"  {label:<16}{value}")
+    write(f"ℹ {RULE}")
+    for result in summary.results:
+        if result.status is ExecutionStatus.FAILED:
+            write(f"✗ {result.node_id}: {result.error_message}")
+
+
+__all__ = ["DAGRunner", "ExecutionStatus", "ExecutionSummary", "NodeResult", "RunOptions", "print_summary", "summarize"]

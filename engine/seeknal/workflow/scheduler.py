@@ -1,0 +1,235 @@
+"""The scheduler: which node may start now. A pure state machine: events in, commands out.
+
+It knows no process, no clock and no disk, so a test can drive it through any history. A node's life:
+
+    WAITING ──► RESOLVING ──► CACHED
+       │            └───────► QUEUED ──► RUNNING ──► SUCCESS
+       │                        │           └──────► FAILED
+       └────────────────────────┴──────────────────► SKIPPED
+
+- *resolving*: the inputs are done, so the fingerprint can be computed and the cache asked; costs no slot.
+- *queued*: must be executed, waits for a slot; longest remaining path first.
+- *skipped*: an input failed or was skipped, or the run stopped before the node's turn.
+"""
+
+from __future__ import annotations
+
+import enum
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+class NodeState(enum.Enum):
+    WAITING = "waiting"
+    RESOLVING = "resolving"
+    QUEUED = "queued"
+    RUNNING = "running"
+    CACHED = "cached"
+    SUCCESS = "success"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+DONE = frozenset({NodeState.CACHED, NodeState.SUCCESS})
+OVER = frozenset({*DONE, NodeState.FAILED, NodeState.SKIPPED})
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """Command: compute the node's fingerprint and ask the cache; answer with ``hit``, ``miss``, ``failed`` or ``dropped``."""
+
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Execute:
+    """Command: hand the node to a worker; answer with ``succeeded`` or ``failed``."""
+
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Command: the node will not be executed; ``because`` says why. No answer."""
+
+    node_id: str
+    because: str
+
+
+Command = Resolve | Execute | Skip
+
+
+class InvalidTransition(AssertionError):
+    """An event that cannot follow what came before; the message tells the node's story."""
+
+
+class Scheduler:
+    """The state of one run over one DAG.
+
+    ``inputs`` gives each node's inputs, in topological order of nodes. ``weights`` are expected durations in
+    seconds. At most ``slots`` nodes run at a time.
+    """
+
+    def __init__(
+        self,
+        inputs: Mapping[str, Sequence[str]],
+        slots: int,
+        weights: Mapping[str, float] | None = None,
+        *,
+        continue_on_error: bool = False,
+    ) -> None:
+        self.slots = slots
+        self.continue_on_error = continue_on_error
+        self.state = dict.fromkeys(inputs, NodeState.WAITING)
+        self.running = 0
+        self.most_running = 0
+        self.stopped: str | None = None
+        self._stories: dict[str, list[str]] = {node_id: [] for node_id in inputs}
+        self._missing = {node_id: len(set(names)) for node_id, names in inputs.items()}
+        self._readers: dict[str, list[str]] = {node_id: [] for node_id in inputs}
+        for node_id, names in inputs.items():
+            for name in set(names):
+                self._readers[name].append(node_id)
+        self._order = {node_id: index for index, node_id in enumerate(inputs)}
+        self._priority = self._remaining_paths(weights or {})
+        self._queue: list[tuple[float, int, str]] = []
+
+    def _remaining_paths(self, weights: Mapping[str, float]) -> dict[str, float]:
+        """How long each node and the longest chain behind it take; all alike where nothing can overlap."""
+        if self.slots == 1:
+            return dict.fromkeys(self._order, 0.0)
+        remaining: dict[str, float] = {}
+        for node_id in reversed(self._order):
+            longest = max((remaining[reader] for reader in self._readers[node_id]), default=0.0)
+            # A node never seen before counts like a short one, so that depth decides among new nodes.
+            remaining[node_id] = weights.get(node_id, 0.01) + longest
+        return remaining
+
+    # events
+
+    def start(self) -> list[Command]:
+        """Begin: every node without inputs can be resolved."""
+        return [self._resolve(node_id) for node_id in self._order if not self._missing[node_id]]
+
+    def hit(self, node_id: str) -> list[Command]:
+        """The cache has the node's output."""
+        self._move(node_id, NodeState.RESOLVING, NodeState.CACHED)
+        return self._release(node_id)
+
+    def miss(self, node_id: str) -> list[Command]:
+        """The node must be executed."""
+        if self.stopped is not None:
+            return self.dropped(node_id, self.stopped)
+        self._move(node_id, NodeState.RESOLVING, NodeState.QUEUED)
+        heapq.heappush(self._queue, (-self._priority[node_id], self._order[node_id], node_id))
+        return self._fill()
+
+    def dropped(self, node_id: str, because: str) -> list[Command]:
+        """The node is left out of this run, and so is what needs it."""
+        self._move(node_id, NodeState.RESOLVING, NodeState.SKIPPED, because)
+        return [Skip(node_id, because), *self._skip_descendants(node_id, f"{node_id} was skipped")]
+
+    def succeeded(self, node_id: str) -> list[Command]:
+        """A worker finished the node."""
+        self._move(node_id, NodeState.RUNNING, NodeState.SUCCESS)
+        self.running -= 1
+        return [*self._release(node_id), *self._fill()]
+
+    def failed(self, node_id: str) -> list[Command]:
+        """The node failed for good, running or before it could."""
+        before = self.state[node_id]
+        if before is NodeState.RESOLVING:
+            self._move(node_id, before, NodeState.FAILED)
+        else:
+            self._move(node_id, NodeState.RUNNING, NodeState.FAILED)
+            self.running -= 1
+        commands = self._skip_descendants(node_id, f"{node_id} failed")
+        if not self.continue_on_error:
+            commands += self.stop(f"not started, because {node_id} failed")
+        return [*commands, *self._fill()]
+
+    def stop(self, because: str) -> list[Command]:
+        """Start nothing more; what runs may finish."""
+        if self.stopped is None:
+            self.stopped = because
+        commands: list[Command] = []
+        for node_id, state in self.state.items():
+            if state in (NodeState.WAITING, NodeState.QUEUED):
+                self._move(node_id, state, NodeState.SKIPPED, because)
+                commands.append(Skip(node_id, because))
+        self._queue.clear()
+        return commands
+
+    # asking
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to happen."""
+        return all(state in OVER for state in self.state.values())
+
+    @property
+    def waiting_for_a_slot(self) -> int:
+        """How many nodes could run if there were more slots."""
+        return len(self._queue)
+
+    def validate(self) -> None:
+        """Check what must hold after every event; raises InvalidTransition. For tests."""
+        running = [node_id for node_id, state in self.state.items() if state is NodeState.RUNNING]
+        self._insist(len(running) == self.running <= self.slots, "running nodes and slots disagree")
+        queued = {node_id for node_id, state in self.state.items() if state is NodeState.QUEUED}
+        self._insist(queued == {entry[2] for entry in self._queue}, "queue and states disagree")
+        self._insist(not queued or self.running == self.slots, "a node waits although a slot is free")
+        for node_id, readers in self._readers.items():
+            for reader in readers:
+                started = self.state[reader] not in (NodeState.WAITING, NodeState.SKIPPED)
+                self._insist(not started or self.state[node_id] in DONE, f"{reader} started before {node_id} was done")
+        if not self.running and not queued and NodeState.RESOLVING not in self.state.values():
+            self._insist(self.finished, "nothing can happen any more, but nodes wait")
+
+    # inside
+
+    def _resolve(self, node_id: str) -> Resolve:
+        self._move(node_id, NodeState.WAITING, NodeState.RESOLVING)
+        return Resolve(node_id)
+
+    def _release(self, node_id: str) -> list[Command]:
+        commands: list[Command] = []
+        for reader in self._readers[node_id]:
+            self._missing[reader] -= 1
+            if not self._missing[reader] and self.state[reader] is NodeState.WAITING:
+                commands.append(self._resolve(reader))
+        return commands
+
+    def _fill(self) -> list[Command]:
+        commands: list[Command] = []
+        while self._queue and self.running < self.slots:
+            node_id = heapq.heappop(self._queue)[2]
+            self._move(node_id, NodeState.QUEUED, NodeState.RUNNING)
+            self.running += 1
+            self.most_running = max(self.most_running, self.running)
+            commands.append(Execute(node_id))
+        return commands
+
+    def _skip_descendants(self, node_id: str, because: str) -> list[Command]:
+        commands: list[Command] = []
+        stack = list(self._readers[node_id])
+        while stack:
+            reader = stack.pop()
+            if self.state[reader] is NodeState.WAITING:
+                self._move(reader, NodeState.WAITING, NodeState.SKIPPED, because)
+                commands.append(Skip(reader, because))
+                stack.extend(self._readers[reader])
+        return commands
+
+    def _move(self, node_id: str, old: NodeState, new: NodeState, why: str = "") -> None:
+        self._stories[node_id].append(f"{self.state[node_id].value} → {new.value}{f' ({why})' if why else ''}")
+        if self.state[node_id] is not old:
+            story = ", ".join(self._stories[node_id])
+            raise InvalidTransition(f"{node_id}: expected {old.value}; its story: {story}")
+        self.state[node_id] = new
+
+    @staticmethod
+    def _insist(holds: bool, message: str) -> None:
+        if not holds:
+            raise InvalidTransition(message)

@@ -1,0 +1,96 @@
+"""Selection: which nodes a run considers at all. The others keep the output that they have."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from seeknal.dag.manifest import Manifest
+from seeknal.dag.names import did_you_mean
+from seeknal.errors import NotFoundError
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What was asked for; empty means no filter. ``nodes`` are ids or bare names and bring what is downstream,
+    ``tags`` bring what is upstream."""
+
+    nodes: Sequence[str] = ()
+    types: Sequence[str] = ()
+    tags: Sequence[str] = ()
+    exclude_tags: Sequence[str] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.nodes or self.types or self.tags or self.exclude_tags)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """``chosen``: the nodes that were asked for. ``considered``: those and the inputs that they lack.
+
+    ``left_out`` gives the reason for every other node.
+    """
+
+    chosen: frozenset[str]
+    considered: frozenset[str]
+    left_out: dict[str, str]
+
+
+def select(manifest: Manifest, filters: Filters, has_output: Collection[str]) -> Selection:
+    """Apply filters. ``has_output`` are the nodes whose stored output can stand in.
+
+    Raises NotFoundError for a node, type or tag that nothing has.
+    """
+    every = set(manifest.nodes)
+    chosen = set(every)
+    left_out: dict[str, str] = {}
+    if filters.nodes:
+        named = {node_id for name in filters.nodes for node_id in find_nodes(manifest, name)}
+        chosen &= named | manifest.descendants_of(named)
+    if filters.tags:
+        tagged = _with_tags(manifest, filters.tags)
+        chosen &= tagged | manifest.ancestors_of(tagged)
+    if filters.types:
+        wanted = {_type(manifest, name) for name in filters.types}
+        chosen = {node_id for node_id in chosen if manifest.nodes[node_id].kind in wanted}
+    excluded = _with_tags(manifest, filters.exclude_tags) if filters.exclude_tags else set()
+    chosen -= excluded
+    considered = set(chosen)
+    for node_id in reversed(manifest.topological_order()):
+        lacks_output = node_id not in has_output and node_id not in excluded
+        if lacks_output and any(reader in considered for reader in manifest.readers_of(node_id)):
+            considered.add(node_id)
+    for node_id in every - considered:
+        left_out[node_id] = "excluded by tag" if node_id in excluded else "not selected"
+    return Selection(frozenset(chosen), frozenset(considered), left_out)
+
+
+def find_nodes(manifest: Manifest, name: str) -> list[str]:
+    """The nodes that an id, a bare name or ``kinds/name`` means. Raises NotFoundError."""
+    if name in manifest.nodes:
+        return [name]
+    plain = name
+    if "/" in name:
+        folder, _, bare = name.rpartition("/")
+        plain = f"{folder.removesuffix('s')}.{bare}"
+    lowered = plain.lower()
+    found = [node_id for node_id, node in manifest.nodes.items() if lowered in (node_id.lower(), node.name.lower())]
+    if not found:
+        raise NotFoundError(f"no node is called '{name}'", hint=did_you_mean(name, manifest.nodes))
+    return found
+
+
+def _type(manifest: Manifest, name: str) -> str:
+    kinds = {node.kind for node in manifest.nodes.values()}
+    if name not in kinds:
+        raise NotFoundError(f"no node is of type '{name}'", hint=did_you_mean(name, kinds))
+    return name
+
+
+def _with_tags(manifest: Manifest, tags: Iterable[str]) -> set[str]:
+    known = {tag for node in manifest.nodes.values() for tag in node.tags}
+    for tag in tags:
+        if tag not in known:
+            raise NotFoundError(f"no node has the tag '{tag}'", hint=did_you_mean(tag, known))
+    wanted = set(tags)
+    return {node_id for node_id, node in manifest.nodes.items() if not wanted.isdisjoint(node.tags)}

@@ -1,0 +1,256 @@
+"""A session: one project opened for work. Parsed and analysed once, with its store at hand.
+
+Everything that the command line and the Python API do with a project starts here: it reads what an environment stands
+at, prepares runs against it, executes and commits them, and keeps the views, the deliveries and the run records in
+step with the ref.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from seeknal.dag.inference import CompiledProject, Inference
+from seeknal.dag.manifest import Manifest
+from seeknal.dag.names import PRODUCTION
+from seeknal.dag.parse import ParsedProject, parse_project
+from seeknal.dag.project import Project
+from seeknal.errors import CorruptObjectError
+from seeknal.state.backend import StateBackend, create_state_backend
+from seeknal.state.locks import FileLock
+from seeknal.store.file_memo import FileDigests
+from seeknal.store.filesystem import link_atomically
+from seeknal.store.objects import Snapshot, Tree
+from seeknal.store.store import Store
+from seeknal.workflow.commit import commit, schemas_of
+from seeknal.workflow.delivery import deliver
+from seeknal.workflow.events import Listener, Warned, silent
+from seeknal.workflow.execution import Run
+from seeknal.workflow.limits import StopRequest
+from seeknal.workflow.planning import ChangePlan, plan_change
+from seeknal.workflow.resolution import Base, Resolver
+from seeknal.workflow.results import RunOptions, RunResult
+from seeknal.workflow.selection import Selection
+from seeknal.workflow.views import show_environment
+from seeknal.workflow.workers import Workers
+
+EMPTY = Base(Tree({}), None)
+
+
+@dataclass(frozen=True)
+class Head:
+    """What an environment stands at: its snapshot's digest, the snapshot, its tree and its manifest."""
+
+    digest: str
+    snapshot: Snapshot
+    tree: Tree
+    manifest: Manifest
+
+
+def read_head(store: Store, environment: str) -> Head | None:
+    """Read an environment's state, None where nothing ever succeeded there. Raises StoreError."""
+    digest = store.refs.read(environment)
+    if digest is None:
+        return None
+    snapshot = store.read_snapshot(digest)
+    return Head(digest, snapshot, store.read_tree(snapshot.tree), read_manifest(store, snapshot.manifest))
+
+
+def read_manifest(store: Store, fingerprint: str) -> Manifest:
+    """Read a snapshot's manifest. Raises CorruptObjectError."""
+    try:
+        manifest = Manifest.load(store.manifest_path(fingerprint))
+    except (OSError, ValueError) as error:
+        raise CorruptObjectError(f"manifest {fingerprint} cannot be read from the store: {error}") from error
+    if manifest.fingerprint() != fingerprint:
+        raise CorruptObjectError(f"manifest {fingerprint} is damaged: it does not match its fingerprint")
+    return manifest
+
+
+class Session:
+    """An opened project. Use it as a context manager, or close it."""
+
+    def __init__(self, project: Project, parsed: ParsedProject) -> None:
+        self.project = project
+        self.store = project.store()
+        self.digests = FileDigests(self.store.root / "memo" / "files", self.store.temporary_folder)
+        self._inference = Inference(parsed, self.digests)
+        self.compiled = CompiledProject(parsed, self._inference.analyse())
+
+    @classmethod
+    def open(cls, project: Project) -> Session:
+        """Parse and analyse a project. Raises ProjectError for what is wrong with its files.
+
+        Queries that do not bind stand in ``compiled.analysis.problems``; running raises them.
+        """
+        return cls(project, parse_project(project))
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._inference.close()
+        if self.store.root.is_dir():
+            self.store.prepare()
+            self.digests.save()
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.compiled.parsed.manifest
+
+    def base(self, environment: str) -> Base:
+        """What a run in an environment compares with: its own outputs, and production's where it has none."""
+        own = read_head(self.store, environment)
+        if environment == PRODUCTION:
+            return Base(own.tree, own.manifest) if own else EMPTY
+        production = read_head(self.store, PRODUCTION)
+        entries = {**(production.tree.nodes if production else {}), **(own.tree.nodes if own else {})}
+        manifest = own.manifest if own else production.manifest if production else None
+        return Base(Tree(entries), manifest)
+
+    def prepare_run(
+        self,
+        environment: str,
+        options: RunOptions,
+        *,
+        listener: Listener = silent,
+        stop: StopRequest | None = None,
+        workers: Workers | None = None,
+    ) -> Run:
+        """Make a run that can be forecast or executed. Raises ProjectError where the project does not type-check."""
+        return Run(
+            self.compiled,
+            self._inference,
+            self.store,
+            environment,
+            self.base(environment),
+            options,
+            listener=listener,
+            stop=stop,
+            workers=workers,
+        )
+
+    def plan(self, environment: str, options: RunOptions | None = None) -> ChangePlan:
+        """Compare the project with production, and forecast a run in an environment where it type-checks."""
+        production = read_head(self.store, PRODUCTION)
+        runnable = not self.compiled.analysis.problems
+        return plan_change(
+            self.compiled,
+            environment=environment,
+            base=production.digest if production else None,
+            base_manifest=production.manifest if production else None,
+            base_schemas=schemas_of(production.tree) if production else {},
+            forecast=self.prepare_run(environment, options or RunOptions()).forecast() if runnable else [],
+        )
+
+    def show_manifest(self) -> None:
+        """Make ``target/manifest.json`` show the project as its files are now."""
+        self.store.prepare()
+        path = self.store.write_manifest(self.manifest.fingerprint(), self.manifest.to_json())
+        link_atomically(path, self.project.target / "manifest.json")
+
+    def resolver(self, base: Base, selection: Selection, *, full: bool) -> Resolver:
+        """Make a resolver for nodes that somebody else drives, one by one."""
+        drafts, analyses = self.compiled.parsed.drafts, self.compiled.analysis.nodes
+        return Resolver(self.store, self._inference, drafts, analyses, base, selection, full=full)
+
+    def run(
+        self,
+        environment: str,
+        options: RunOptions,
+        *,
+        listener: Listener = silent,
+        stop: StopRequest | None = None,
+        workers: Workers | None = None,
+        base_snapshot: str | None = None,
+        publish: bool = True,
+    ) -> RunResult:
+        """Run the project in an environment, and move its ref where that succeeded.
+
+        ``base_snapshot`` is the production snapshot that the environment was planned against. Raises ProjectError
+        before anything runs, BusyError where another process runs in this environment.
+        """
+        self.compiled.analysis.check()
+        self.store.prepare()
+        with self.locked(environment, "run"):
+            run = self.prepare_run(environment, options, listener=listener, stop=stop, workers=workers)
+            head = self.store.refs.read(environment)
+            records = self._records()
+            result, tree = run.execute()
+            if result.executed or result.status != "success":
+                _record(records, result)
+            keeps_going = result.status == "failed" and options.continue_on_error
+            if result.status != "success" and not keeps_going:
+                # What was finished is in the cache; make that durable too, the ref stays.
+                self.store.sync(Path(path) for path in run.written)
+                return replace(result, snapshot=head)
+            snapshot = commit(
+                self.store,
+                environment,
+                tree,
+                self.manifest,
+                expected_head=head,
+                reason="run",
+                run_id=result.run_id,
+                base=base_snapshot,
+                written=run.written,
+                listener=listener,
+            )
+            for warning in show_environment(self.project, self.store, environment, self.store.read_snapshot(snapshot), tree):
+                listener(Warned(warning))
+            result = replace(result, snapshot=snapshot)
+            if publish:
+                done = {node.node_id for node in result.nodes if node.status in ("success", "cached")}
+                errors = deliver(self.project, self.store, environment, self.manifest, tree, done, listener)
+                result = result.with_delivery_errors(errors)
+            return result
+
+    @contextmanager
+    def locked(self, environment: str, purpose: str) -> Iterator[None]:
+        """Keep other runs and promotions off an environment. Raises BusyError."""
+        with environment_lock(self.store, environment, purpose):
+            yield
+
+    def _records(self) -> StateBackend:
+        backend = create_state_backend(self.project.settings.state_backend, base_path=str(self.project.target))
+        backend.initialize()
+        return backend
+
+
+@contextmanager
+def environment_lock(store: Store, environment: str, purpose: str) -> Iterator[None]:
+    """Hold the lock by which runs and promotions on one environment exclude each other. Raises BusyError."""
+    store.prepare()
+    path = store.lock_path(environment)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path, f"seeknal {purpose} in environment '{environment}'"):
+        yield
+
+
+def _record(records: StateBackend, result: RunResult) -> None:
+    """Write a run's record: when, how it ended, and what became of each node."""
+    from seeknal.workflow.views import timestamp
+
+    finished = result.finished_at
+    started = finished - result.duration_seconds
+    config: Mapping[str, Any] = {"environment": result.environment}
+    with records.transaction():
+        if records.get_run(result.run_id) is None:
+            records.create_run(result.run_id, status="running", started_at=timestamp(started), config=dict(config))
+        for node in result.nodes:
+            records.set_node_state(
+                result.run_id,
+                node.node_id,
+                status=node.status,
+                duration_ms=round(node.duration_seconds * 1000, 3),
+                row_count=node.row_count,
+                fingerprint=node.fingerprint,
+                error_message="; ".join(str(problem) for problem in node.problems) or None,
+            )
+        records.update_run(result.run_id, status=result.status, finished_at=timestamp(finished))

@@ -1,0 +1,162 @@
+"""Views: the store in the shape that people and other tools look for, as links and small JSON files.
+
+Made after a ref moved and never read back as truth. A tree's view is a folder of links, built once per tree; an
+environment's ``cache`` and ``intermediate`` are one link each into it, so a promotion repoints a handful of links,
+whatever the number of nodes.
+
+    target/manifest.json  run_state.json  cache/<kind>/<name>.parquet  intermediate/<kind>_<name>.parquet
+    target/environments/<env>/…  the same, with env_config.json  plan.json  refs.json  state.json
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from seeknal.dag.names import PRODUCTION
+from seeknal.dag.project import Project
+from seeknal.store.filesystem import link_atomically, temporary_name, write_atomically
+from seeknal.store.objects import EnvironmentRecord, Snapshot, Tree
+from seeknal.store.store import Store
+from seeknal.version import __version__
+
+
+def timestamp(seconds: float) -> str:
+    """A time as the documents of the project show it: UTC, ``2026-02-09T10:00:00``."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def show_environment(project: Project, store: Store, environment: str, snapshot: Snapshot, tree: Tree | None = None) -> list[str]:
+    """Point an environment's links at a snapshot. Gives warnings for what stands in their way."""
+    view = store.view_folder(snapshot.tree)
+    if not view.is_dir():
+        _build(store, view, tree if tree is not None else store.read_tree(snapshot.tree))
+    folder = project.environment_folder(environment)
+    folder.mkdir(parents=True, exist_ok=True)
+    links = {
+        "cache": view / "cache",
+        "intermediate": view / "intermediate",
+        "run_state.json": view / "run_state.json",
+        "manifest.json": store.manifest_path(snapshot.manifest),
+    }
+    if environment != PRODUCTION:
+        links["state.json"] = folder / "run_state.json"
+    warnings = []
+    for name, target in links.items():
+        try:
+            link_atomically(target, folder / name)
+        except IsADirectoryError:
+            warnings.append(f"{folder / name} is a folder with files in it; move it away to see this environment's there")
+    return warnings
+
+
+def _build(store: Store, view: Path, tree: Tree) -> None:
+    """Build a tree's folder of links beside its place, then move it there in one step."""
+    building = temporary_name(store.temporary_folder)
+    # Links are relative to where they will stand, not to where they are built.
+    blobs = Path(os.path.relpath(store.root / "blobs", view))
+    (building / "cache").mkdir(parents=True)
+    (building / "intermediate").mkdir()
+    for node_id, entry in tree.nodes.items():
+        kind, _, name = node_id.partition(".")
+        for number, part in enumerate(entry.artifact.parts):
+            path = blobs / store.blob_path(part).relative_to(store.root / "blobs")
+            ending = f".{number}.parquet" if number else ".parquet"
+            folder = building / "cache" / kind
+            folder.mkdir(exist_ok=True)
+            os.symlink(Path("../..") / path, folder / f"{name}{ending}")
+            os.symlink(Path("..") / path, building / "intermediate" / f"{kind}_{name}{ending}")
+    (building / "run_state.json").write_text(json.dumps(run_state(tree), indent=2), encoding="utf-8")
+    view.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.rename(building, view)
+    except OSError:
+        # Another process built the same tree's view first.
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def run_state(tree: Tree) -> dict[str, Any]:
+    """The document ``run_state.json``: per node its state, as far as the tree tells."""
+    nodes = {}
+    for node_id, entry in tree.nodes.items():
+        artifact = entry.artifact
+        nodes[node_id] = {
+            "hash": entry.fingerprint,
+            "fingerprint": entry.fingerprint,
+            "last_run": timestamp(artifact.built_at),
+            "status": "stale" if entry.stale else "success",
+            "duration_ms": round(artifact.duration_seconds * 1000, 3),
+            "row_count": artifact.row_count,
+            "version": 1,
+            "metadata": {"blobs": [blob.digest for blob in artifact.blobs()], **artifact.metadata},
+            "completed_intervals": [],
+            "completed_partitions": [],
+            "restatement_intervals": [],
+        }
+    last = max((entry.artifact.built_at for entry in tree.nodes.values()), default=0.0)
+    run_id = next((e.artifact.run_id for e in tree.nodes.values() if e.artifact.built_at == last), "")
+    return {
+        "schema_version": "2.0",
+        "seeknal_version": __version__,
+        "last_run": timestamp(last),
+        "run_id": run_id,
+        "config": {},
+        "nodes": nodes,
+    }
+
+
+def write_json(store: Store, path: Path, document: Any) -> None:
+    """Write a JSON file in one step."""
+    store.prepare()
+    write_atomically(path, json.dumps(document, indent=2).encode(), store.temporary_folder)
+
+
+def show_record(project: Project, store: Store, record: EnvironmentRecord) -> None:
+    """Write an environment's ``env_config.json``."""
+    document = {
+        "name": record.name,
+        "created_at": timestamp(record.created_at),
+        "last_accessed": timestamp(record.last_accessed),
+        "promoted_from": record.promoted_from,
+        "ttl_seconds": record.ttl_seconds,
+        "status": record.status,
+    }
+    write_json(store, project.environment_folder(record.name) / "env_config.json", document)
+
+
+def show_references(project: Project, store: Store, environment: str, tree: Tree, unchanged: Iterable[str]) -> None:
+    """Write an environment's ``refs.json``: the production outputs that its unchanged nodes stand on."""
+    refs = []
+    for node_id in unchanged:
+        entry = tree.nodes.get(node_id)
+        if entry is not None and entry.artifact.parts:
+            kind, _, name = node_id.partition(".")
+            part = entry.artifact.parts[0]
+            refs.append(
+                {
+                    "node_id": node_id,
+                    "output_path": f"target/cache/{kind}/{name}.parquet",
+                    "fingerprint": part.digest,
+                    "size_bytes": part.size_bytes,
+                }
+            )
+    write_json(store, project.environment_folder(environment) / "refs.json", {"refs": refs})
+
+
+def hide_environment(project: Project, environment: str) -> None:
+    """Remove an environment's folder of views."""
+    folder = project.environment_folder(environment)
+    if environment != PRODUCTION and folder.is_dir():
+        # Renamed first: half an environment is never seen, and a name in use by someone cannot fail us halfway.
+        doomed = folder.with_name(f".{folder.name}.deleted")
+        shutil.rmtree(doomed, ignore_errors=True)
+        os.rename(folder, doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        (project.target / "plans" / f"{environment}.json").unlink()

@@ -1,0 +1,125 @@
+"""The worker: executes one task, in a process of its own or in the caller's.
+
+What crosses the process boundary is one msgspec-encoded Task and one msgspec-encoded Outcome; never data. A worker
+writes the blob, then the action record, so its work counts even if the caller dies before it hears of it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from multiprocessing import connection, parent_process
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from seeknal.errors import SeeknalError
+from seeknal.nodes.kind import Task
+from seeknal.store.objects import ActionRecord, Artifact
+
+if TYPE_CHECKING:
+    from seeknal.nodes.workbench import Workbench
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why a task failed. ``statement`` and ``offset`` point into the task's SQL; ``file`` names a data file instead."""
+
+    message: str
+    hint: str = ""
+    statement: int | None = None
+    offset: int | None = None
+    file: str | None = None
+    line: int = 0
+    column: int = 0
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What became of a task: an artifact, or a failure."""
+
+    node_id: str
+    artifact: Artifact | None = None
+    failure: Failure | None = None
+    written: tuple[str, ...] = ()
+
+
+_encode = msgspec.msgpack.encode
+_task_decoder = msgspec.msgpack.Decoder(Task)
+_outcome_decoder = msgspec.msgpack.Decoder(Outcome)
+
+
+def decode_outcome(data: bytes) -> Outcome:
+    return _outcome_decoder.decode(data)
+
+
+def start_worker() -> None:
+    """Prepare a worker process: Ctrl-C is the caller's affair, and a caller that dies takes its workers along."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    parent = parent_process()
+    if parent is not None:
+        sentinel = parent.sentinel
+
+        def follow_parent() -> None:
+            connection.wait([sentinel])
+            os._exit(1)
+
+        threading.Thread(target=follow_parent, daemon=True).start()
+
+
+def execute_task(data: bytes) -> bytes:
+    """Execute an encoded Task; gives an encoded Outcome. Raises only what is a bug."""
+    task = _task_decoder.decode(data)
+    return _encode(execute(task))
+
+
+def execute(task: Task) -> Outcome:
+    """Execute a task: run the node, store its output, remember it under the fingerprint."""
+    import duckdb
+
+    from seeknal.dag.sql import engine_problem
+    from seeknal.nodes.registry import KINDS
+    from seeknal.nodes.workbench import QueryFailed
+
+    bench = _workbench(task.store_root)
+    started = time.perf_counter()
+    try:
+        artifact = KINDS[task.kind].execute(task, bench)
+    except QueryFailed as error:
+        problem = error.problem
+        return Outcome(task.node_id, failure=Failure(problem.message, problem.hint, error.statement, problem.offset))
+    except SeeknalError as error:
+        problem_ = error.problems()[0]
+        place = problem_.place
+        file, line, column = (place.file, place.line, place.column) if place else (None, 0, 0)
+        return Outcome(task.node_id, failure=Failure(problem_.message, problem_.hint, None, None, file, line, column))
+    except duckdb.Error as error:
+        found = engine_problem(error, "")
+        return Outcome(task.node_id, failure=Failure(found.message, found.hint))
+    except OSError as error:
+        name = f" ({error.filename})" if error.filename else ""
+        return Outcome(task.node_id, failure=Failure(f"{error.strerror or error}{name}"))
+    artifact = msgspec.structs.replace(
+        artifact, built_at=time.time(), duration_seconds=time.perf_counter() - started, run_id=task.run_id
+    )
+    bench.store.record_action(ActionRecord(task.fingerprint, task.node_id, artifact))
+    return Outcome(task.node_id, artifact, written=tuple(str(path) for path in bench.store.take_written()))
+
+
+_workbenches: dict[str, Workbench] = {}
+
+
+def _workbench(store_root: str) -> Workbench:
+    from seeknal.nodes.workbench import Workbench
+
+    if store_root not in _workbenches:
+        _workbenches[store_root] = Workbench(Path(store_root))
+    return _workbenches[store_root]
+
+
+def close_workbenches() -> None:
+    """Close this process's connections."""
+    while _workbenches:
+        _workbenches.popitem()[1].close()

@@ -1,0 +1,142 @@
+"""Every error that Seeknal raises on purpose, and the exit code each one means.
+
+    SeeknalError                      1
+    ├── ProjectError                  1   the project's files are wrong (holds every problem found)
+    ├── NotFoundError                 1   a named node, environment or snapshot does not exist
+    ├── NameNotAllowedError           1   a name of a node or an environment breaks the naming rules
+    ├── NodeFailedError               1   a node could not be executed
+    ├── DeliveryError                 1   an output could not be written outside the store
+    ├── UsageError                    2   options that do not go together, or are not available
+    ├── StalePlanError                4   the project changed after the plan was made
+    ├── PromotionRaceError            4   the target moved after the plan was made
+    ├── RefusedError                  5   what was asked needs consent, or is never done
+    ├── BusyError                    11   another process holds the lock
+    └── StoreError                   12   the store holds something that it must not
+        ├── CorruptObjectError       12   an object does not decode, or not to its address
+        └── FormatTooNewError        12   an object was written by a newer version
+
+Bad input always ends in one of these, printed as one line. A traceback is a bug.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in a project something stands. Lines and columns count from 1; 0 means unknown."""
+
+    file: str
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        if not self.line:
+            return self.file
+        return f"{self.file}:{self.line}:{self.column}" if self.column else f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong: what, where, and the way out (``hint``, may be empty)."""
+
+    message: str
+    place: Place | None = None
+    hint: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.place}: " if self.place else ""
+        return f"{where}{self.message}" + (f" ({self.hint})" if self.hint else "")
+
+
+class SeeknalError(Exception):
+    """The root of all errors that are somebody's input or surroundings, not a bug of ours."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, place: Place | None = None, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.place = place
+        self.hint = hint
+
+    def problems(self) -> list[Problem]:
+        """List what went wrong, one entry per line that a person should read."""
+        return [Problem(self.message, self.place, self.hint)]
+
+    def __str__(self) -> str:
+        return "\n".join(str(problem) for problem in self.problems())
+
+
+class ProjectError(SeeknalError):
+    """The project's files are wrong; carries every problem that was found, not only the first."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self._problems = list(problems)
+        first = self._problems[0]
+        super().__init__(first.message, place=first.place, hint=first.hint)
+
+    def problems(self) -> list[Problem]:
+        return list(self._problems)
+
+
+class NotFoundError(SeeknalError):
+    """A name was given that nothing has."""
+
+
+class NameNotAllowedError(SeeknalError, ValueError):
+    """A name breaks the rules of :mod:`seeknal.dag.names`."""
+
+
+class NodeFailedError(SeeknalError):
+    """A node could not be executed; nothing of it was kept."""
+
+
+class DeliveryError(SeeknalError):
+    """An output could not be written to its place outside the store."""
+
+
+class UsageError(SeeknalError):
+    """The command line or the call does not make sense as a whole."""
+
+    exit_code = 2
+
+
+class StalePlanError(SeeknalError, ValueError):
+    """The project changed after the environment was planned."""
+
+    exit_code = 4
+
+
+class PromotionRaceError(SeeknalError):
+    """The target of a promotion moved after the environment was planned."""
+
+    exit_code = 4
+
+
+class RefusedError(SeeknalError):
+    """The operation needs consent that was not given, or is never allowed."""
+
+    exit_code = 5
+
+
+class BusyError(SeeknalError):
+    """Another process holds the lock."""
+
+    exit_code = 11
+
+
+class StoreError(SeeknalError):
+    """The store holds something that it must not."""
+
+    exit_code = 12
+
+
+class CorruptObjectError(StoreError):
+    """A stored object does not decode, or its bytes do not match its address."""
+
+
+class FormatTooNewError(StoreError):
+    """A stored object was written by a newer version of Seeknal."""

@@ -1,0 +1,241 @@
+"""The state backend that needs nothing but a folder: one JSON file a run, ``<base_path>/runs/<run_id>.json``.
+
+How the files change, and how several change as one, is in :mod:`seeknal.state.run_files`. Here is what the
+operations mean, and the *transaction*: the writes of one thread, gathered in memory until its end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+from seeknal.errors import BusyError
+from seeknal.state.errors import ConcurrencyError, StateValueError, TransactionError, UnknownRunError
+from seeknal.state.locks import FileLock
+from seeknal.state.records import NodeRecord, RunRecord, as_mapping, check_node_id, check_run_id
+from seeknal.state.run_files import RunFiles
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass
+class _Transaction:
+    """An open transaction: what it has written, None for a deleted run, and whether an inner one failed."""
+
+    writes: dict[str, RunRecord | None] = field(default_factory=dict)
+    spoiled: bool = False
+
+
+class FileBackend:
+    """Keep run records as JSON files under ``<base_path>/runs``; a :class:`~seeknal.state.backend.StateBackend`.
+
+    ``purpose`` is what another process is told when it waits in vain. Writers wait for one another at most
+    ``wait_seconds``, then raise BusyError. One object may serve several threads; each has its own transaction.
+
+    A write outside a transaction reads and replaces the run's whole file and makes it durable (two fsyncs), so
+    many writes belong into one transaction. Reading anything of a run reads its whole file.
+    """
+
+    def __init__(
+        self,
+        base_path: str | Path = "target",
+        *,
+        purpose: str = "seeknal",
+        wait_seconds: float = 10.0,
+        clock: Callable[[], datetime] = _now,
+    ) -> None:
+        self.base_path = Path(base_path)
+        self._files = RunFiles(self.base_path / "runs", purpose, wait_seconds)
+        self._clock = clock
+        self._of_thread = threading.local()
+        self._locks: dict[str, FileLock] = {}
+
+    def initialize(self) -> None:
+        with self._writing():
+            self._files.remove_left_overs()
+
+    def health_check(self) -> bool:
+        return self._files.is_usable()
+
+    def close(self) -> None:
+        for run_id in list(self._locks):
+            self.release_lock(run_id)
+
+    # runs
+
+    def create_run(self, run_id: str, **changes: Any) -> None:
+        check_run_id(run_id)
+        with self._writing() as writes:
+            if self._load(run_id) is not None:
+                raise ConcurrencyError(f"there is a run '{run_id}' already", hint="give each run an id of its own")
+            writes[run_id] = RunRecord(run_id=run_id).changed({"started_at": self._clock(), **changes})
+
+    def update_run(self, run_id: str, **changes: Any) -> None:
+        check_run_id(run_id)
+        with self._writing() as writes:
+            writes[run_id] = self._load_known(run_id).changed(changes)
+
+    def get_run(self, run_id: str) -> dict[str, Any] | None:
+        record = self._load(check_run_id(run_id))
+        return None if record is None else record.to_dict()
+
+    def delete_run(self, run_id: str) -> None:
+        check_run_id(run_id)
+        with self._writing() as writes:
+            writes[run_id] = None
+
+    def exists(self, run_id: str) -> bool:
+        return self._load(check_run_id(run_id)) is not None
+
+    def list_runs(self) -> list[str]:
+        run_ids = self._files.run_ids()
+        transaction = self._transaction()
+        for run_id, record in transaction.writes.items() if transaction else ():
+            (run_ids.discard if record is None else run_ids.add)(run_id)
+        return sorted(run_ids)
+
+    def get_metadata(self, run_id: str) -> dict[str, Any]:
+        run = self.get_run(run_id)
+        metadata: dict[str, Any] = {} if run is None else run["metadata"]
+        return metadata
+
+    def set_metadata(self, run_id: str, metadata: Mapping[str, Any]) -> None:
+        self.update_run(run_id, metadata=metadata)
+
+    # nodes
+
+    def set_node_state(self, run_id: str, node_id: str, state: object = None, **changes: Any) -> None:
+        check_run_id(run_id)
+        check_node_id(node_id)
+        given = {**as_mapping(state), **changes}
+        for key, own in (("run_id", run_id), ("node_id", node_id)):
+            if given.pop(key, own) != own:
+                raise StateValueError(f"the state given for '{node_id}' in run '{run_id}' has another {key}")
+        with self._writing() as writes:
+            run = self._load_known(run_id)
+            writes[run_id] = run.with_node(node_id, run.nodes.get(node_id, NodeRecord()).changed(given))
+
+    def get_node_state(self, run_id: str, node_id: str) -> dict[str, Any] | None:
+        node = self._load_node(run_id, node_id)
+        return None if node is None else node.to_dict()
+
+    def get_all_node_states(self, run_id: str) -> dict[str, dict[str, Any]]:
+        run = self._load(check_run_id(run_id))
+        return {} if run is None else {node_id: run.nodes[node_id].to_dict() for node_id in sorted(run.nodes)}
+
+    def delete_node_state(self, run_id: str, node_id: str) -> None:
+        check_run_id(run_id)
+        check_node_id(node_id)
+        with self._writing() as writes:
+            run = self._load(run_id)
+            if run is not None and node_id in run.nodes:
+                writes[run_id] = run.without_node(node_id)
+
+    def node_exists(self, run_id: str, node_id: str) -> bool:
+        return self._load_node(run_id, node_id) is not None
+
+    def list_nodes(self, run_id: str) -> list[str]:
+        run = self._load(check_run_id(run_id))
+        return [] if run is None else sorted(run.nodes)
+
+    def add_completed_interval(self, run_id: str, node_id: str, start: str | date, end: str | date) -> None:
+        check_run_id(run_id)
+        check_node_id(node_id)
+        with self._writing() as writes:
+            run = self._load_known(run_id)
+            writes[run_id] = run.with_node(node_id, run.nodes.get(node_id, NodeRecord()).with_interval(start, end))
+
+    def get_completed_intervals(self, run_id: str, node_id: str) -> list[tuple[str, str]]:
+        node = self._load_node(run_id, node_id)
+        return [] if node is None else list(node.completed_intervals)
+
+    # locks
+
+    def acquire_lock(self, run_id: str, timeout_ms: int = 5000) -> bool:
+        try:
+            self._take_lock(run_id, timeout_ms)
+        except BusyError:
+            return False
+        return True
+
+    def release_lock(self, run_id: str) -> None:
+        lock = self._locks.pop(check_run_id(run_id), None)
+        if lock is not None:
+            lock.release()
+
+    @contextlib.contextmanager
+    def lock(self, run_id: str, timeout_ms: int = 5000) -> Iterator[None]:
+        self._take_lock(run_id, timeout_ms)
+        try:
+            yield
+        finally:
+            self.release_lock(run_id)
+
+    def _take_lock(self, run_id: str, timeout_ms: int) -> None:
+        # A new lock object each time, so that this very backend, too, is refused while it holds the lock.
+        lock = self._files.run_lock(check_run_id(run_id))
+        lock.acquire(timeout_ms / 1000)
+        self._locks[run_id] = lock
+
+    # transactions
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[FileBackend]:
+        outer = self._transaction()
+        if outer is None:
+            with self._writing():
+                yield self
+            return
+        try:
+            yield self
+        except BaseException:
+            outer.spoiled = True
+            raise
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[dict[str, RunRecord | None]]:
+        """Give the writes of this thread's transaction, else of a new one that is kept at the end."""
+        outer = self._transaction()
+        if outer is not None:
+            yield outer.writes
+            return
+        with self._files.writing():
+            transaction = self._of_thread.transaction = _Transaction()
+            try:
+                yield transaction.writes
+            finally:
+                self._of_thread.transaction = None
+            if transaction.spoiled:
+                raise TransactionError("a transaction within this one failed, so nothing of either was kept")
+            self._files.keep(transaction.writes)
+
+    def _transaction(self) -> _Transaction | None:
+        transaction: _Transaction | None = getattr(self._of_thread, "transaction", None)
+        return transaction
+
+    # reading
+
+    def _load(self, run_id: str) -> RunRecord | None:
+        """Read a run as this thread's transaction sees it. The caller has checked the id."""
+        transaction = self._transaction()
+        if transaction is not None and run_id in transaction.writes:
+            return transaction.writes[run_id]
+        return self._files.load(run_id)
+
+    def _load_known(self, run_id: str) -> RunRecord:
+        record = self._load(run_id)
+        if record is None:
+            raise UnknownRunError(f"there is no run '{run_id}'", hint="create_run makes one")
+        return record
+
+    def _load_node(self, run_id: str, node_id: str) -> NodeRecord | None:
+        check_node_id(node_id)
+        run = self._load(check_run_id(run_id))
+        return None if run is None else run.nodes.get(node_id)

@@ -1,0 +1,141 @@
+"""The digests of a Parquet file: one of its bytes, and one of each column's bytes.
+
+- *blob digest*: xxh3_128 of all bytes of a file, in hexadecimal; a blob's address.
+- *column digest*: xxh3_128 of a top-level column's chunks, its leaves row group by row group, as they stand in
+  the file. Nothing is decoded.
+
+A column's digest does not depend on the file's other columns, nor on the column's name, nor on the footer (which
+names the writer's version). It does not cover the column's *type* either: the integers and the dates of the
+same days are the same bytes. Whoever compares two columns by their digests compares their types, too.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from io import FileIO
+from pathlib import Path
+
+import msgspec
+import xxhash
+
+from seeknal.errors import CorruptObjectError
+from seeknal.store.parquet_footer import MAGIC, TRAILER_BYTES, Chunk, ParquetFooter, footer_length, parse_footer
+
+# What is held in memory of a file, however large it is.
+_WINDOW_BYTES = 4 * 1024 * 1024
+
+_SMALLEST_READ_BYTES = 16 * 1024
+
+
+class ParquetDigest(msgspec.Struct, frozen=True):
+    """What a Parquet file is, as far as it can be told without decoding it.
+
+    ``columns`` are the top-level columns as (name, column digest) in file order; a file that names two columns
+    alike has two entries of that name.
+    """
+
+    digest: str
+    size_bytes: int
+    row_count: int
+    columns: tuple[tuple[str, str], ...]
+
+
+def digest_parquet(path: Path) -> ParquetDigest:
+    """Digest a Parquet file and each of its columns in one pass, holding at most 4 MiB of the data.
+
+    The footer is read first, then the file from its start. Where the chunks do not stand in the footer's order
+    (no writer in use does that), they are read a second time, in that order.
+
+    Raises CorruptObjectError where the file is not a well-formed Parquet file with a footer in plain text, and
+    OSError where it cannot be read.
+    """
+    try:
+        with FileIO(path) as file:
+            size_bytes = os.fstat(file.fileno()).st_size
+            footer = _read_footer(file, size_bytes)
+            buffer = memoryview(bytearray(min(size_bytes, _WINDOW_BYTES)))
+            hashers = [xxhash.xxh3_128() for _ in footer.columns]
+            whole = xxhash.xxh3_128()
+            chunks = footer.chunks
+            in_order = all(chunks[i].start < chunks[i + 1].start for i in range(len(chunks) - 1))
+            _feed(file, 0, size_bytes, buffer, whole, chunks if in_order else (), hashers)
+            if not in_order:
+                for column, start, end in chunks:
+                    _feed(file, start, end, buffer, hashers[column], (), ())
+    except CorruptObjectError as error:
+        raise CorruptObjectError(
+            f"{path} is not a well-formed Parquet file: {error.message}",
+            hint="it is damaged, or was not written to its end; write it again",
+        ) from None
+    return ParquetDigest(
+        digest=whole.hexdigest(),
+        size_bytes=size_bytes,
+        row_count=footer.row_count,
+        columns=tuple((name, hasher.hexdigest()) for name, hasher in zip(footer.columns, hashers, strict=True)),
+    )
+
+
+def digest_file(path: Path) -> tuple[str, int]:
+    """Give the blob digest of any file and its size in bytes, holding at most 4 MiB of it.
+
+    Raises OSError where it cannot be read.
+    """
+    hasher = xxhash.xxh3_128()
+    size_bytes = 0
+    with FileIO(path) as file:
+        # Some special files say that they are empty; a small one is not worth a large buffer.
+        buffer = memoryview(bytearray(min(max(os.fstat(file.fileno()).st_size, _SMALLEST_READ_BYTES), _WINDOW_BYTES)))
+        while count := file.readinto(buffer):
+            hasher.update(buffer[:count])
+            size_bytes += count
+    return hasher.hexdigest(), size_bytes
+
+
+def _read_footer(file: FileIO, size_bytes: int) -> ParquetFooter:
+    head = _read_exactly(file, 0, min(len(MAGIC), size_bytes))
+    trailer = _read_exactly(file, max(0, size_bytes - TRAILER_BYTES), min(TRAILER_BYTES, size_bytes))
+    length = footer_length(head, trailer, size_bytes)
+    return parse_footer(_read_exactly(file, size_bytes - TRAILER_BYTES - length, length), size_bytes)
+
+
+def _read_exactly(file: FileIO, start: int, length: int) -> bytes:
+    file.seek(start)
+    data = file.read(length)
+    if len(data) != length:
+        raise CorruptObjectError("it became shorter while it was read")
+    return data
+
+
+def _feed(
+    file: FileIO,
+    start: int,
+    end: int,
+    buffer: memoryview,
+    hasher: xxhash.xxh3_128,
+    chunks: Sequence[Chunk],
+    column_hashers: Sequence[xxhash.xxh3_128],
+) -> None:
+    """Feed the bytes from ``start`` to ``end`` to a hasher, and what lies in a chunk to its column's too.
+
+    The chunks are in the order of their places and do not overlap.
+    """
+    file.seek(start)
+    position = start
+    current = 0
+    while position < end:
+        count = file.readinto(buffer[: end - position])
+        if not count:
+            raise CorruptObjectError("it became shorter while it was read")
+        hasher.update(buffer[:count])
+        window_end = position + count
+        while current < len(chunks):
+            column, chunk_start, chunk_end = chunks[current]
+            if chunk_start < window_end:
+                column_hashers[column].update(
+                    buffer[max(chunk_start, position) - position : min(chunk_end, window_end) - position]
+                )
+            if chunk_end > window_end:
+                break
+            current += 1
+        position = window_end

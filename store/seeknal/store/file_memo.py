@@ -1,0 +1,60 @@
+"""Content digests of files outside the store, remembered by their stat, so that an unchanged file is not read again.
+
+A remembered digest counts only while size, mtime and inode are the same, and only where the file had been
+left alone for a while when it was read: a file changed twice within one tick of the disk's clock keeps its mtime.
+(Git calls such entries racily clean.)
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from seeknal.errors import CorruptObjectError
+from seeknal.store.column_digests import digest_file
+from seeknal.store.filesystem import write_atomically
+from seeknal.store.objects import FileMemo, decode, encode
+
+# Coarser than the timestamps of any file system that we meet (HFS+ and ext3: 1 s).
+RACY_NS = 2_000_000_000
+
+
+class FileDigests:
+    """Digests of files, from memory where the memory can be trusted."""
+
+    def __init__(self, memo_path: Path, temporary_folder: Path) -> None:
+        self._memo_path = memo_path
+        self._temporary_folder = temporary_folder
+        self._files: dict[str, tuple[int, int, int, str, int]] | None = None
+        self._changed = False
+
+    def digest(self, path: Path) -> tuple[str, int]:
+        """Digest and size in bytes of a file's content. Raises OSError where it cannot be read."""
+        files = self._load()
+        stat = os.stat(path)
+        known = files.get(str(path))
+        if known is not None:
+            size, mtime_ns, inode, digest, read_at_ns = known
+            unchanged = (size, mtime_ns, inode) == (stat.st_size, stat.st_mtime_ns, stat.st_ino)
+            if unchanged and read_at_ns - mtime_ns > RACY_NS:
+                return digest, size
+        read_at_ns = time.time_ns()
+        digest, size = digest_file(path)
+        files[str(path)] = (size, stat.st_mtime_ns, stat.st_ino, digest, read_at_ns)
+        self._changed = True
+        return digest, size
+
+    def save(self) -> None:
+        """Write the memory back where it changed."""
+        if self._changed and self._files is not None:
+            write_atomically(self._memo_path, encode(FileMemo(self._files)), self._temporary_folder)
+            self._changed = False
+
+    def _load(self) -> dict[str, tuple[int, int, int, str, int]]:
+        if self._files is None:
+            try:
+                self._files = decode(self._memo_path.read_bytes(), FileMemo, "the file memo").files
+            except (FileNotFoundError, CorruptObjectError):
+                self._files = {}
+        return self._files

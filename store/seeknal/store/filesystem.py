@@ -1,0 +1,143 @@
+"""The few things the store asks of a disk: write in one step, make durable, lock, link.
+
+*Atomic* means that another process sees the old file or the new one and nothing between. *Durable* means that
+the file is there after a power cut. The two are asked for apart, because making things durable one by one costs
+more than most nodes do: see :func:`sync_filesystem`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import xxhash
+
+_WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+_serial = iter(range(1 << 62))
+
+
+def digest_bytes(data: bytes) -> str:
+    """xxh3_128 of some bytes, as 32 hexadecimal digits: the address of everything in the store."""
+    return xxhash.xxh3_128_hexdigest(data)
+
+
+def temporary_name(folder: Path, suffix: str = "") -> Path:
+    """A path in ``folder`` that no other thread, process or host will choose."""
+    unique = f"{os.uname().nodename}-{os.getpid()}-{time.time_ns():x}-{next(_serial)}"
+    return folder / f"{digest_bytes(unique.encode())}{suffix}"
+
+
+def write_atomically(path: Path, data: bytes, temporary_folder: Path, *, durable: bool = False) -> None:
+    """Replace ``path`` by a file of these bytes; creates its folder. ``temporary_folder`` is on the same disk."""
+    temporary = temporary_name(temporary_folder)
+    try:
+        descriptor = os.open(temporary, _WRITE_FLAGS, 0o644)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            if durable:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        place(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    if durable:
+        sync_folder(path.parent)
+
+
+def place(temporary: Path, path: Path) -> None:
+    """Rename, making the target's folder where it is missing."""
+    try:
+        os.replace(temporary, path)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(temporary, path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_filesystem(folder: Path, new_files: Callable[[], list[Path]]) -> None:
+    """Make everything written below ``folder`` durable, together.
+
+    One ``syncfs`` where the system has it; else an fsync for each of ``new_files()`` and of their folders.
+    """
+    syncfs = _syncfs()
+    if syncfs is not None:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            if syncfs(descriptor) == 0:
+                return
+        finally:
+            os.close(descriptor)
+    folders = set()
+    for path in new_files():
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            folders.add(path.parent)
+    for parent in folders:
+        sync_folder(parent)
+
+
+@cache
+def _syncfs() -> Callable[[int], int] | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        function: Callable[[int], int] = ctypes.CDLL(None, use_errno=True).syncfs
+    except (OSError, AttributeError):
+        return None
+    return function
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive kernel lock while the block runs; waits for it. The lock dies with its holder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def link_atomically(target: Path, link: Path) -> None:
+    """Make ``link`` a relative symbolic link to ``target``, replacing a link or a file that is there.
+
+    Does nothing where the link already says so. Raises IsADirectoryError where a real folder stands in the way.
+    """
+    relative = os.path.relpath(target, link.parent)
+    with contextlib.suppress(OSError):
+        if os.readlink(link) == relative:
+            return
+    if link.is_dir() and not link.is_symlink():
+        try:
+            link.rmdir()
+        except OSError:
+            raise IsADirectoryError(str(link)) from None
+    link.parent.mkdir(parents=True, exist_ok=True)
+    temporary = link.with_name(f".{link.name}.{os.getpid()}.{next(_serial)}")
+    os.symlink(relative, temporary)
+    os.replace(temporary, link)

@@ -1,0 +1,207 @@
+"""What the store holds, as values, and how each becomes bytes.
+
+- *blob*: immutable bytes, addressed by their digest.
+- *artifact*: what a node produced: parts (usually one), row count, columns with type and digest, named side blobs.
+- *action record*: fingerprint → artifact; the cache that all environments share.
+- *tree*: node → fingerprint and artifact, for a whole project.
+- *snapshot*: an environment's state at one moment: a tree, a manifest, what came before, who and why.
+
+Every stored object starts with a line that names its kind and format version, so that a newer one is refused
+instead of misread. Digests are 32 hexadecimal digits (xxh3_128) unless said otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from seeknal.errors import CorruptObjectError, FormatTooNewError
+from seeknal.version import __version__
+
+
+class Blob(msgspec.Struct, frozen=True, array_like=True):
+    """An immutable file in the store. ``suffix`` is its file ending, for tools that look at names."""
+
+    digest: str
+    size_bytes: int
+    suffix: str = ".parquet"
+
+
+class Column(msgspec.Struct, frozen=True, array_like=True):
+    """An output column. ``digest`` covers its values in row order; equal digests mean equal values."""
+
+    name: str
+    type: str
+    digest: str
+
+
+class Artifact(msgspec.Struct, frozen=True, array_like=True):
+    """What executing a node produced. Rows stand in the order of ``parts``."""
+
+    parts: tuple[Blob, ...]
+    row_count: int
+    columns: tuple[Column, ...] = ()
+    side_blobs: tuple[tuple[str, Blob], ...] = ()
+    metadata: dict[str, Any] = {}
+    built_at: float = 0.0
+    duration_seconds: float = 0.0
+    run_id: str = ""
+
+    def blobs(self) -> list[Blob]:
+        """Every blob this artifact needs to be whole."""
+        return [*self.parts, *(blob for _, blob in self.side_blobs)]
+
+    def schema(self) -> dict[str, str]:
+        """Column name → DuckDB type, in output order."""
+        return {column.name: column.type for column in self.columns}
+
+    def same_content(self, other: Artifact) -> bool:
+        """Say whether two artifacts hold the same data, whenever and however they were built."""
+        return (self.parts, self.row_count, self.columns, self.side_blobs) == (
+            other.parts,
+            other.row_count,
+            other.columns,
+            other.side_blobs,
+        )
+
+
+class ActionRecord(msgspec.Struct, frozen=True):
+    """The memory that doing ``fingerprint`` gave ``artifact``."""
+
+    fingerprint: str
+    node_id: str
+    artifact: Artifact
+
+
+class TreeEntry(msgspec.Struct, frozen=True, array_like=True):
+    """A node's place in a tree. ``stale``: kept from before, because the node could not be built anew."""
+
+    fingerprint: str
+    artifact: Artifact
+    stale: bool = False
+
+
+class Tree(msgspec.Struct, frozen=True):
+    """Node id → its artifact, for a whole project."""
+
+    nodes: dict[str, TreeEntry]
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """An environment's state at one moment.
+
+    ``manifest`` is the manifest's SHA-256 fingerprint (64 digits). ``parent`` is what the environment held
+    before; ``base`` the production snapshot that the environment was planned against; ``promoted_from`` the
+    snapshot whose tree this one took over.
+    """
+
+    environment: str
+    manifest: str
+    tree: str
+    parent: str | None
+    created_at: float
+    created_by: str
+    reason: str
+    run_id: str = ""
+    base: str | None = None
+    promoted_from: str | None = None
+
+
+class EnvironmentPlanRecord(msgspec.Struct, frozen=True):
+    """What was planned for an environment: for which manifest, against which production snapshot."""
+
+    manifest: str
+    base: str | None
+    created_at: float
+    categories: dict[str, str]
+    added: list[str]
+    removed: list[str]
+    to_execute: list[str]
+    profile_path: str | None = None
+    document: dict[str, Any] = {}
+
+
+class EnvironmentRecord(msgspec.Struct, frozen=True):
+    """What is known of an environment beside its ref. Times are seconds since 1970, UTC.
+
+    ``status`` is ``planned``, ``applied``, ``promoted`` or ``failed``.
+    """
+
+    name: str
+    status: str
+    created_at: float
+    last_accessed: float
+    ttl_seconds: int = 7 * 24 * 3600
+    promoted_from: str | None = None
+    plan: EnvironmentPlanRecord | None = None
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """A file that was written outside the store: which content, and how it looked right after."""
+
+    path: str
+    digest: str
+    size_bytes: int
+    mtime_ns: int
+
+
+class Deliveries(msgspec.Struct, frozen=True):
+    """What an environment delivered: node id → the files, by path relative to the delivery's own place."""
+
+    nodes: dict[str, dict[str, Delivery]] = {}
+
+
+class FileMemo(msgspec.Struct, frozen=True):
+    """Content digests of files outside the store: path → (size, mtime in ns, inode, digest, when it was read)."""
+
+    files: dict[str, tuple[int, int, int, str, int]] = {}
+
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+# One version for each kind of object; raise it when a reader of the old one would misread the new one.
+FORMAT_VERSIONS: dict[type[msgspec.Struct], tuple[str, int]] = {
+    ActionRecord: ("action", 1),
+    Tree: ("tree", 1),
+    Snapshot: ("snapshot", 1),
+    EnvironmentRecord: ("environment", 1),
+    Deliveries: ("deliveries", 1),
+    FileMemo: ("file-memo", 1),
+}
+
+_encoder = msgspec.msgpack.Encoder()
+_decoders: dict[type[msgspec.Struct], msgspec.msgpack.Decoder[Any]] = {}
+
+
+def encode(value: msgspec.Struct) -> bytes:
+    """Serialise an object: a line with kind and format version, then msgpack. Equal values give equal bytes."""
+    kind, version = FORMAT_VERSIONS[type(value)]
+    return f"seeknal {kind} {version}\n".encode() + _encoder.encode(value)
+
+
+def decode(data: bytes, expected: type[T], name: str) -> T:
+    """Read an object back. ``name`` is what error messages call it.
+
+    Raises FormatTooNewError or CorruptObjectError.
+    """
+    kind, version = FORMAT_VERSIONS[expected]
+    header, separator, body = data.partition(b"\n")
+    words = header.split(b" ")
+    if not separator or len(words) != 3 or words[0] != b"seeknal" or not words[2].isdigit():
+        raise CorruptObjectError(f"{name} is not a stored {kind}", hint="run `seeknal run`; it rebuilds what is missing")
+    if words[1] != kind.encode():
+        raise CorruptObjectError(f"{name} is a stored {words[1].decode(errors='replace')}, not a {kind}")
+    if int(words[2]) > version:
+        raise FormatTooNewError(
+            f"{name} has format {int(words[2])}; this is Seeknal {__version__}, which reads up to {version}",
+            hint="upgrade Seeknal",
+        )
+    decoder = _decoders.get(expected)
+    if decoder is None:
+        decoder = _decoders[expected] = msgspec.msgpack.Decoder(expected)
+    try:
+        value: T = decoder.decode(body)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise CorruptObjectError(f"{name} is damaged: {error}") from error
+    return value

@@ -1,0 +1,258 @@
+"""The store of one project: one folder, and the order in which things are written to it.
+
+    store/
+      blobs/ab/cdef….parquet     outputs, read-only
+      actions/ab/cdef…           fingerprint → artifact
+      trees/ snapshots/          immutable objects, named by their digest
+      manifests/<sha256>.json    the manifest of each snapshot
+      refs/<env>                 one snapshot digest, with refs/<env>.log beside it
+      environments/ deliveries/  what is known of an environment beside its ref
+      views/<tree>/              folders of links for people and other tools
+      memo/                      things remembered only to be faster; losing them costs time
+      tmp/                       every write starts here
+
+Invariants:
+
+1. Commit order: blobs → action records → tree, manifest, snapshot → ref. A reader starts from a ref, so whatever
+   a crash leaves behind is unreachable, never wrong.
+2. Everything a ref reaches is durable before the ref moves: one :meth:`Store.sync` for all of it.
+3. Existence is not trust: an action record counts only while its blobs have the recorded sizes.
+4. A blob never changes once it has its name; the only mutable thing that readers start from is a ref.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from seeknal.errors import CorruptObjectError
+from seeknal.store.column_digests import digest_file, digest_parquet
+from seeknal.store.filesystem import (
+    digest_bytes,
+    place,
+    sync_filesystem,
+    temporary_name,
+    write_atomically,
+)
+from seeknal.store.objects import (
+    ActionRecord,
+    Artifact,
+    Blob,
+    Column,
+    Deliveries,
+    EnvironmentRecord,
+    Snapshot,
+    Tree,
+    decode,
+    encode,
+)
+from seeknal.store.refs import Refs
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class Store:
+    """The store below one folder. Creating the object touches nothing; :meth:`prepare` makes the folders."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.temporary_folder = root / "tmp"
+        self.refs = Refs(root / "refs", self.temporary_folder)
+        self._written: list[Path] = []
+
+    def prepare(self) -> None:
+        """Make the folders that writing needs; does nothing where they are there."""
+        for name in ("tmp", "blobs", "actions", "refs"):
+            (self.root / name).mkdir(parents=True, exist_ok=True)
+
+    # blobs
+
+    def blob_path(self, blob: Blob) -> Path:
+        return self.root / "blobs" / blob.digest[:2] / f"{blob.digest[2:]}{blob.suffix}"
+
+    def temporary_path(self, suffix: str = ".parquet") -> Path:
+        """Where to write a file that :meth:`adopt_parquet` or :meth:`adopt_file` will take over."""
+        return temporary_name(self.temporary_folder, suffix)
+
+    def adopt_parquet(self, path: Path, types: Iterable[str]) -> tuple[Blob, int, tuple[Column, ...]]:
+        """Take over a finished Parquet file as a blob: it is moved, not copied.
+
+        ``types`` are the columns' logical types in file order. Returns the blob, its row count and its columns.
+        Raises CorruptObjectError where the file is no Parquet file, or has another number of columns.
+        """
+        found = digest_parquet(path)
+        named = list(types)
+        if len(named) != len(found.columns):
+            raise CorruptObjectError(f"{path.name} has {len(found.columns)} columns where {len(named)} were expected")
+        blob = Blob(found.digest, found.size_bytes)
+        self._place_blob(path, blob)
+        columns = tuple(Column(name, kind, digest) for (name, digest), kind in zip(found.columns, named, strict=True))
+        return blob, found.row_count, columns
+
+    def adopt_file(self, path: Path) -> Blob:
+        """Take over any finished file as a blob: it is moved, not copied."""
+        digest, size_bytes = digest_file(path)
+        blob = Blob(digest, size_bytes, path.suffix)
+        self._place_blob(path, blob)
+        return blob
+
+    def _place_blob(self, temporary: Path, blob: Blob) -> None:
+        path = self.blob_path(blob)
+        # A blob of the right size that is already there is left alone: readers may have it open.
+        if self._has(path, blob.size_bytes):
+            temporary.unlink()
+            return
+        os.chmod(temporary, 0o444)
+        place(temporary, path)
+        self._written.append(path)
+
+    @staticmethod
+    def _has(path: Path, size_bytes: int) -> bool:
+        try:
+            return path.stat().st_size == size_bytes
+        except OSError:
+            return False
+
+    def is_whole(self, artifact: Artifact) -> bool:
+        """Say whether every blob of an artifact is there with its recorded size."""
+        return all(self._has(self.blob_path(blob), blob.size_bytes) for blob in artifact.blobs())
+
+    # action records
+
+    def _action_path(self, fingerprint: str) -> Path:
+        return self.root / "actions" / fingerprint[:2] / fingerprint[2:]
+
+    def find_action(self, fingerprint: str) -> Artifact | None:
+        """The artifact that this fingerprint gave before, None where none is known, whole and readable."""
+        try:
+            data = self._action_path(fingerprint).read_bytes()
+            record = decode(data, ActionRecord, f"action {fingerprint}")
+        except (OSError, CorruptObjectError):
+            return None
+        if record.fingerprint != fingerprint or not self.is_whole(record.artifact):
+            return None
+        return record.artifact
+
+    def record_action(self, record: ActionRecord) -> None:
+        """Remember what a fingerprint gave. The blobs are in the store already (commit order)."""
+        path = self._action_path(record.fingerprint)
+        write_atomically(path, encode(record), self.temporary_folder)
+        self._written.append(path)
+
+    def forget_action(self, fingerprint: str) -> None:
+        self._action_path(fingerprint).unlink(missing_ok=True)
+
+    # trees, manifests, snapshots
+
+    def write_tree(self, tree: Tree) -> str:
+        return self._write_object("trees", encode(tree))
+
+    def read_tree(self, digest: str) -> Tree:
+        return self._read_object("trees", digest, Tree)
+
+    def write_snapshot(self, snapshot: Snapshot) -> str:
+        return self._write_object("snapshots", encode(snapshot))
+
+    def read_snapshot(self, digest: str) -> Snapshot:
+        return self._read_object("snapshots", digest, Snapshot)
+
+    def manifest_path(self, fingerprint: str) -> Path:
+        return self.root / "manifests" / f"{fingerprint}.json"
+
+    def write_manifest(self, fingerprint: str, text: str) -> Path:
+        """Keep a manifest's JSON under its SHA-256 fingerprint; one that is there is left alone."""
+        path = self.manifest_path(fingerprint)
+        if not path.exists():
+            write_atomically(path, text.encode(), self.temporary_folder)
+            self._written.append(path)
+        return path
+
+    def _write_object(self, folder: str, data: bytes) -> str:
+        digest = digest_bytes(data)
+        path = self.root / folder / digest
+        if not self._has(path, len(data)):
+            write_atomically(path, data, self.temporary_folder)
+            self._written.append(path)
+        return digest
+
+    def _read_object(self, folder: str, digest: str, expected: type[T]) -> T:
+        name = f"{folder.removesuffix('s')} {digest}"
+        try:
+            data = (self.root / folder / digest).read_bytes()
+        except OSError as error:
+            raise CorruptObjectError(f"{name} is missing from the store: {error.strerror}") from error
+        if digest_bytes(data) != digest:
+            raise CorruptObjectError(f"{name} is damaged: its bytes do not match its address")
+        return decode(data, expected, name)
+
+    # environments
+
+    def head(self, environment: str) -> Snapshot | None:
+        """The snapshot an environment stands at, None where nothing ever succeeded there."""
+        digest = self.refs.read(environment)
+        return None if digest is None else self.read_snapshot(digest)
+
+    def _environment_path(self, name: str) -> Path:
+        return self.root / "environments" / name
+
+    def read_environment(self, name: str) -> EnvironmentRecord | None:
+        try:
+            data = self._environment_path(name).read_bytes()
+        except FileNotFoundError:
+            return None
+        return decode(data, EnvironmentRecord, f"the record of environment '{name}'")
+
+    def write_environment(self, record: EnvironmentRecord) -> None:
+        write_atomically(self._environment_path(record.name), encode(record), self.temporary_folder)
+
+    def remove_environment(self, name: str) -> None:
+        """Forget an environment's record and deliveries. Its ref is removed by whoever moves refs."""
+        self._environment_path(name).unlink(missing_ok=True)
+        self._deliveries_path(name).unlink(missing_ok=True)
+
+    def environment_names(self) -> list[str]:
+        """Every environment that has a record, sorted."""
+        with contextlib.suppress(FileNotFoundError):
+            return sorted(os.listdir(self.root / "environments"))
+        return []
+
+    def _deliveries_path(self, environment: str) -> Path:
+        return self.root / "deliveries" / environment
+
+    def read_deliveries(self, environment: str) -> Deliveries:
+        """What an environment delivered; nothing where that was forgotten, which costs a second delivery."""
+        try:
+            data = self._deliveries_path(environment).read_bytes()
+            return decode(data, Deliveries, f"the deliveries of environment '{environment}'")
+        except (FileNotFoundError, CorruptObjectError):
+            return Deliveries()
+
+    def write_deliveries(self, environment: str, deliveries: Deliveries) -> None:
+        write_atomically(self._deliveries_path(environment), encode(deliveries), self.temporary_folder)
+
+    def view_folder(self, tree: str) -> Path:
+        """Where the links for one tree stand."""
+        return self.root / "views" / tree
+
+    def lock_path(self, environment: str) -> Path:
+        """The lock that runs and promotions on one environment exclude each other by."""
+        return self.root / "locks" / environment
+
+    # durability
+
+    def take_written(self) -> list[Path]:
+        """What was written since the last sync, for whoever syncs in this process's stead."""
+        written, self._written = self._written, []
+        return written
+
+    def sync(self, extra: Iterable[Path] = ()) -> None:
+        """Make everything written so far durable, together; ``extra`` names what other processes wrote."""
+        new_files = [*self._written, *extra]
+        if new_files:
+            sync_filesystem(self.root, lambda: new_files)
+            self._written.clear()
