@@ -44,8 +44,6 @@ def canonical_sql(sql: str) -> str:
     ``between`` may be columns and stay as they are written, and so does any word after ``AS`` or a dot.
     """
     found = tokens(sql)
-    while found and found[-1].text == ";":
-        found.pop()
     pieces: list[str] = []
     for index, token in enumerate(found):
         before = found[index - 1] if index else None
@@ -57,7 +55,7 @@ def canonical_sql(sql: str) -> str:
 
 
 def tokens(sql: str) -> list[Token]:
-    """Cut a query into its tokens and leave the comments out."""
+    """Cut a query into its tokens; comments, and semicolons at the end, are left out."""
     import duckdb
 
     source = sql.encode()
@@ -94,6 +92,8 @@ def tokens(sql: str) -> list[Token]:
                 kind = "word"
             _append(found, Token(text.decode(), kind), gap)
             gap = source[begin + len(text) : end]
+    while found and found[-1].text == ";":
+        found.pop()
     return found
 
 

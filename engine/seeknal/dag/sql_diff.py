@@ -7,6 +7,7 @@ said to differ, which is NON_BREAKING.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -118,52 +119,53 @@ def _compare_shapes(old: QueryShape, new: QueryShape) -> SqlChange:
 class _ColumnDiff:
     """Compares the output columns of two queries; names meet without regard to case, as in DuckDB.
 
-    A star makes the columns of a table present that no text names. So a column can pass from a star to a
-    projection of its own (``* REPLACE``, ``* EXCLUDE (a), f(a) AS a``) and back without being added or removed.
+    A star makes columns present that no text names. So a column can pass from a star to a projection of its own
+    (``* REPLACE``, ``* EXCLUDE (a), f(a) AS a``) and back without being added or removed. How often a name is
+    present counts: the second ``a`` is written as ``a_1``.
     """
 
     def __init__(self, old: QueryShape, new: QueryShape) -> None:
-        self._old = {column.name.lower(): column for column in old.columns if isinstance(column, OutputColumn)}
-        self._new = {column.name.lower(): column for column in new.columns if isinstance(column, OutputColumn)}
-        old_stars, new_stars = _stars(old), _stars(new)
-        passed = {
-            name
-            for table in old_stars.keys() & new_stars.keys()
-            for name in old_stars[table] ^ new_stars[table]
-            if name in (self._old if name in old_stars[table] else self._new)
-        }
-        common = [name for name in self._old if name in self._new]
-        recased = [name for name in common if _is_recased(self._old[name], self._new[name])]
-
-        self.removed = [
-            column.name
-            for name, column in self._old.items()
-            if name in recased
-            or not (name in self._new or name in passed or (column.is_plain and _brings(new_stars, name)))
-        ]
-        self.added = [
-            column.name
-            for name, column in self._new.items()
-            if name in recased
-            or not (name in self._old or name in passed or (column.is_plain and _brings(old_stars, name)))
-        ]
-        for table in old_stars.keys() & new_stars.keys():
-            self.removed += sorted(new_stars[table] - old_stars[table] - self._new.keys() - set(self.removed))
-            self.added += sorted(old_stars[table] - new_stars[table] - self._old.keys() - set(self.added))
-        self.lost_stars = [table for table in old_stars if table not in new_stars]
-        self.new_stars = [table for table in new_stars if table not in old_stars]
-
+        before, after = _Presence(old), _Presence(new)
+        known, possible = before.known | after.known, before.possible | after.possible
+        self.removed: list[str] = []
+        self.added: list[str] = []
         self.retyped: list[tuple[str, str | None, str | None]] = []
         self.recomputed: list[str] = []
-        for name in [*common, *sorted(passed - set(common))]:
-            before, after = self._old.get(name), self._new.get(name)
-            old_cast, new_cast = before.cast if before else None, after.cast if after else None
-            spelled = (after or before or OutputColumn(name, "")).name
-            if old_cast != new_cast:
-                self.retyped.append((spelled, old_cast, new_cast))
-            elif not (before and after and before.expression == after.expression) and name not in recased:
-                self.recomputed.append(spelled)
-        self.is_reordered = common != [name for name in self._new if name in self._old]
+        for name in dict.fromkeys([*before.named, *after.named, *sorted(name for _, name in known | possible)]):
+            old_named, new_named = before.named.get(name, []), after.named.get(name, [])
+            certain = {table for table, column in known if column == name}
+            guesses = [{table} for table, column in sorted(possible) if column == name]
+            counts = [
+                (before.count(name, holders), after.count(name, holders))
+                for holders in ([certain] if certain or not guesses else guesses)
+            ]
+            old_count, new_count = max(counts, key=lambda pair: pair[0] - pair[1])
+            spelled = (new_named or old_named or [OutputColumn(name, "")])[0].name
+            if old_count and new_count:
+                self._compare(spelled, old_named[:1], new_named[:1])
+            if old_count > new_count:
+                self.removed.append(f"{spelled}_{new_count}" if new_count else spelled)
+            elif new_count > old_count:
+                self.added.append(f"{spelled}_{old_count}" if old_count else spelled)
+        self.lost_stars = sorted((before.star_tables - after.star_tables).elements())
+        self.new_stars = sorted((after.star_tables - before.star_tables).elements())
+        common = [name for name in before.named if name in after.named]
+        self.is_reordered = common != [name for name in after.named if name in before.named]
+
+    def _compare(self, spelled: str, old: list[OutputColumn], new: list[OutputColumn]) -> None:
+        """Compare a column that is on both sides; an empty list stands for one that a star brings."""
+        if old and new and old[0].name != new[0].name and old[0].is_aliased and new[0].is_aliased:
+            # Only an alias tells the case of a name; that of others is the input's.
+            self.removed.append(old[0].name)
+            self.added.append(new[0].name)
+            return
+        old_cast, new_cast = old[0].cast if old else None, new[0].cast if new else None
+        if old_cast != new_cast:
+            self.retyped.append((spelled, old_cast, new_cast))
+            return
+        is_taken_as_it_is = all(column.origin for column in (*old, *new))
+        if [column.expression for column in old] != [column.expression for column in new] and not is_taken_as_it_is:
+            self.recomputed.append(spelled)
 
     def details(self) -> list[str]:
         lines = [f"Removed '{name}' column" for name in self.removed]
@@ -178,19 +180,30 @@ class _ColumnDiff:
         return [*lines, "Changed the order of the columns"] if self.is_reordered else lines
 
 
-def _is_recased(old: OutputColumn, new: OutputColumn) -> bool:
-    """Say whether a name changed its case. Only an alias tells; else the case is the input's and unknown here."""
-    return old.name != new.name and old.is_aliased and new.is_aliased
+class _Presence:
+    """Which names (lower case) a query gives, by themselves or through stars.
 
+    ``known`` are the (table, name) of columns that must exist, since the query takes them or leaves them out of a
+    star; ``possible`` those that exist in one of several tables.
+    """
 
-def _stars(shape: QueryShape) -> dict[str, frozenset[str]]:
-    """Map the tables whose columns a star brings to the columns that it leaves out."""
-    stars: dict[str, frozenset[str]] = {}
-    for column in shape.columns:
-        if isinstance(column, Star):
-            stars[column.table] = stars.get(column.table, column.without) & column.without
-    return stars
+    def __init__(self, shape: QueryShape) -> None:
+        self.named: dict[str, list[OutputColumn]] = {}
+        self._stars: list[Star] = []
+        self.known: set[tuple[str, str]] = set()
+        self.possible: set[tuple[str, str]] = set()
+        for column in shape.columns:
+            if isinstance(column, Star):
+                self._stars.append(column)
+                self.known |= {(column.table, name) for name in column.known}
+                self.possible |= {(column.table, name) for name in column.without - column.known}
+            else:
+                self.named.setdefault(column.name.lower(), []).append(column)
+                if column.origin:
+                    self.known.add((column.origin, column.name.lower()))
+        self.star_tables = Counter(star.table for star in self._stars)
 
-
-def _brings(stars: dict[str, frozenset[str]], name: str) -> bool:
-    return any(name not in without for without in stars.values())
+    def count(self, name: str, holders: set[str]) -> int:
+        """Count the columns of a name, if ``holders`` are the tables that have one."""
+        brought = sum(star.table in holders and name not in star.without for star in self._stars)
+        return len(self.named.get(name, ())) + brought

@@ -29,24 +29,25 @@ _POSITIONAL_INPUT = re.compile(r"input_(\d+)")
 class OutputColumn:
     """An output column.
 
-    ``expression`` is what computes it; ``cast`` the type of an explicit cast around that. ``is_plain`` says that it
-    is a column of an input under its own name, ``is_aliased`` that the query spells the name. Where it does not, the
-    name has the case that the input gives it.
+    ``expression`` is what computes it; ``cast`` the type of an explicit cast around that. ``origin`` is the table of
+    which it is a column under its own name, where that is certain. ``is_aliased`` says that the query spells the
+    name; where it does not, the name has the case that the input gives it.
     """
 
     name: str
     expression: str
     cast: str | None = None
-    is_plain: bool = False
+    origin: str | None = None
     is_aliased: bool = False
 
 
 @dataclass(frozen=True)
 class Star:
-    """All columns of ``table`` except those in ``without`` (lower case)."""
+    """All columns of ``table`` except those in ``without`` (lower case), of which it certainly has ``known``."""
 
     table: str
     without: frozenset[str] = frozenset()
+    known: frozenset[str] = frozenset()
 
 
 Columns = list[OutputColumn | Star]
@@ -131,7 +132,7 @@ class _Reader:
         return QueryShape(
             text="; ".join(_printed(statement) for statement in statements),
             tables=list(dict.fromkeys(table for part in statements for table in self._tables(part, local))),
-            columns=_with_distinct_names(self._columns(query, scope)),
+            columns=self._columns(query, scope),
             clauses={name: _clause(parts) for name, parts in query.args.items() if parts and name != "expressions"},
         )
 
@@ -212,8 +213,12 @@ class _Reader:
         replaced = {alias.alias.lower(): alias for alias in star.args.get("replace") or ()}
         without = {part.name.lower() for part in star.args.get("except_") or ()}
         taken = frozenset({*renames, *replaced, *without})
+        # What is taken out has to be there. Where there are several tables, nobody knows in which.
+        known = taken if len(columns) == 1 else frozenset()
         kept: Columns = [
-            replace(column, without=column.without | taken) if isinstance(column, Star) else column
+            replace(column, without=column.without | taken, known=column.known | known)
+            if isinstance(column, Star)
+            else column
             for column in columns
             if isinstance(column, Star) or column.name.lower() not in taken
         ]
@@ -237,15 +242,22 @@ def _column(projection: exp.Expr, inner: exp.Expr, sources: Mapping[str, Columns
         return OutputColumn(alias or expression, expression, inner.to.sql(dialect="duckdb"), is_aliased=bool(alias))
     if not isinstance(inner, exp.Column | exp.Dot):
         return OutputColumn(alias or expression, expression, is_aliased=bool(alias))
-    own_name = _with_templates(inner.name)
-    is_plain = isinstance(inner, exp.Column) and alias.lower() in ("", own_name.lower())
-    origins: list[OutputColumn] = []
-    if isinstance(inner, exp.Column):
-        tables = [sources.get(inner.table.lower(), [])] if inner.table else list(sources.values())
-        candidates = [column for columns in tables for column in columns if isinstance(column, OutputColumn)]
-        origins = [column for column in candidates if column.name.lower() == own_name.lower()]
-    cast = origins[0].cast if len(origins) == 1 else None
-    return OutputColumn(alias or own_name, expression, cast, is_plain, bool(alias))
+    name = _with_templates(inner.name)
+    source = _source_of(inner, sources) if isinstance(inner, exp.Column) else None
+    cast = source.cast if isinstance(source, OutputColumn) else None
+    origin = source.origin if isinstance(source, OutputColumn) else source.table if source else None
+    is_renamed = bool(alias) and alias.lower() != name.lower()
+    return OutputColumn(alias or name, expression, cast, None if is_renamed else origin, bool(alias))
+
+
+def _source_of(column: exp.Column, sources: Mapping[str, Columns]) -> OutputColumn | Star | None:
+    """Find the one column, or the one star, that a reference can mean; None where there are several or none."""
+    name = column.name.lower()
+    reach = [sources.get(column.table.lower(), [])] if column.table else list(sources.values())
+    candidates = [candidate for columns in reach for candidate in columns]
+    named: Columns = [c for c in candidates if isinstance(c, OutputColumn) and c.name.lower() == name]
+    found = named or [c for c in candidates if isinstance(c, Star) and name not in c.without]
+    return found[0] if len(found) == 1 else None
 
 
 def _renamed(columns: Columns, names: Sequence[str]) -> Columns:
@@ -253,17 +265,5 @@ def _renamed(columns: Columns, names: Sequence[str]) -> Columns:
     if not names or any(isinstance(column, Star) for column in columns):
         return columns
     plain = [column for column in columns if isinstance(column, OutputColumn)]
-    given = [replace(column, name=name) for column, name in zip(plain, names, strict=False)]
+    given = [replace(column, name=name, origin=None) for column, name in zip(plain, names, strict=False)]
     return [*given, *plain[len(given) :]]
-
-
-def _with_distinct_names(columns: Columns) -> Columns:
-    """Number the columns that repeat a name, as DuckDB does when it writes them: a, a_1."""
-    seen: dict[str, int] = {}
-    numbered: Columns = []
-    for column in columns:
-        if isinstance(column, OutputColumn):
-            count = seen[column.name.lower()] = seen.get(column.name.lower(), -1) + 1
-            column = replace(column, name=f"{column.name}_{count}") if count else column
-        numbered.append(column)
-    return numbered

@@ -14,6 +14,8 @@ import re
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from seeknal.dag.sql import literal
 from seeknal.errors import NodeFailedError, Place, Problem, ProjectError
 from seeknal.nodes.csv_text import (
@@ -24,6 +26,7 @@ from seeknal.nodes.csv_text import (
     Dialect,
     Head,
     dialect_of,
+    line_of_open_end,
     line_of_other_ending,
     line_of_record,
     line_of_row,
@@ -45,8 +48,8 @@ if TYPE_CHECKING:
 #: How many rows, from the first on, the types of columns are guessed from where no schema declares them.
 SAMPLE_ROWS = 20_480
 
-# Below this, DuckDB reads a file in one go anyway.
-_SMALLEST_PARALLEL_BYTES = 16 * 1024 * 1024
+# What one thread of DuckDB reads in one go: a quarter of its buffer.
+_SHARE_BYTES = 8_000_000
 
 _OTHER_DELIMITERS = (";", "\t", "|")
 
@@ -61,18 +64,19 @@ def sniff(connection: DuckDBPyConnection, request: ReadRequest) -> Columns:
     names = {file: _names(request, file, head, dialect) for file, head in heads.items()}
     first = next(iter(names.values()))
     if not first:
-        shown = request.shown(request.files[0])
-        raise NodeFailedError(f"{shown} is empty", place=Place(shown), hint="declare its columns in schema")
-    _refuse_other_delimiter(request, first, dialect, next(iter(heads.values())))
+        place = Place(request.shown(request.files[0]))
+        raise NodeFailedError("the file is empty", place=place, hint="declare its columns in schema")
     for file, own in names.items():
+        _refuse_other_delimiter(request, file, own, dialect, heads[file])
         _refuse_duplicates(request, file, own, own, heads[file])
         _refuse_further_columns(request, file, own, first, heads[file])
     raw = tables(connection, request, tuple((name, "VARCHAR") for name in first))
     classes = ", ".join(f"list(DISTINCT {_class_of(f'v{index}', dialect)})" for index in range(len(first)))
     sample = " UNION ALL ".join(
         f"(SELECT {', '.join(f'{table.column(name).expression} AS v{index}' for index, name in enumerate(first))}"
-        f" FROM {table.relation()} LIMIT {SAMPLE_ROWS})"
+        f" FROM {uncut.relation()} LIMIT {SAMPLE_ROWS})"
         for table in raw
+        for uncut in [msgspec.structs.replace(table, options=(*table.options, "parallel=false"))]
     )
     found = connection.execute(f"SELECT {classes} FROM ({sample})").fetchone() or ()
     return tuple((name, _type_of(set(seen or ()))) for name, seen in zip(first, found, strict=True))
@@ -87,22 +91,48 @@ def tables(connection: DuckDBPyConnection, request: ReadRequest, columns: Column
     for file, head in _heads(request, dialect).items():
         names = _names(request, file, head, dialect, wanted)
         lacking = [name for name in wanted if find_name(name, names) is None]
+        if lacking:
+            _refuse_other_delimiter(request, file, names, dialect, head)
         _refuse_duplicates(request, file, names, wanted, head)
         problems += [lacking_column(request, name, file, names, head.line) for name in lacking]
         shapes.append((file, names, head.skipped, file.endswith(".gz")))
     if problems:
         raise ProjectError(problems)
-    threads = connection.execute("SELECT current_setting('threads')").fetchone()
     grouped = [(shape, [shape[0] for shape in group]) for shape, group in groupby(shapes, lambda shape: shape[1:])]
     return [
         RawTable(
             tuple(files),
             "read_csv",
-            _options(dialect, len(names), skipped, files, may_be_parallel=bool(threads and threads[0] > 1)),
+            _options(dialect, len(names), skipped, is_compressed=is_compressed),
             tuple(RawColumn(name, f"c{i}", "VARCHAR", dialect.null_texts) for i, name in enumerate(names)),
         )
-        for (names, skipped, _), files in grouped
+        for (names, skipped, is_compressed), files in grouped
     ]
+
+
+def ready(connection: DuckDBPyConnection, request: ReadRequest, table: RawTable) -> RawTable:
+    """Choose how to cut large files into shares, so that no row is lost. Raises NodeFailedError.
+
+    DuckDB cuts a file that is larger than a thread's share, whatever the number of threads, and has to guess
+    where a record begins in the middle of a file. Where quoted values hold line breaks it may guess wrong; it then
+    fails, as the shares do not meet. Told not to cut, it guesses nothing, but passes over a last value whose quote
+    never ends, and all rows in it. So: cut where counting the rows so works, which costs a fifth of reading them;
+    else do not cut, having looked for the quote that never ends.
+    """
+    import duckdb
+
+    if all(not file.endswith(".gz") and os.path.getsize(file) < _SHARE_BYTES for file in table.files):
+        return table
+    try:
+        connection.execute(f"SELECT count(*) FROM {table.relation()}").fetchall()
+        return table
+    except (duckdb.InvalidInputException, duckdb.NotSupportedError):
+        pass
+    dialect = dialect_of(request)
+    for file in table.files:
+        if line := line_of_open_end(file, dialect):
+            raise NodeFailedError(UNCLOSED, place=Place(request.shown(file), line), hint=UNCLOSED_HINT)
+    return msgspec.structs.replace(table, options=(*table.options, "parallel=false"))
 
 
 def place_of_row(request: ReadRequest, file: str, row: int) -> Place:
@@ -115,12 +145,12 @@ def explain(request: ReadRequest, file: str, message: str) -> NodeFailedError:
     """Say what makes a file unreadable, from DuckDB's message about it."""
     dialect = dialect_of(request)
     shown = request.shown(file)
-    if "invalid state" in message and (found := line_of_other_ending(file, dialect)):
-        line, usual, own = found
-        text = f"the line ends in {own}, those before it end in {usual}"
-        return NodeFailedError(text, place=Place(shown, line), hint="make the line endings the same throughout")
     record = re.search(r"CSV Error on Line: (\d+)", message)
     place = Place(shown, line_of_record(file, dialect, int(record[1])) if record else 0)
+    other = line_of_other_ending(file, dialect) if "invalid state" in message or "unterminated" in message else None
+    if other and (not record or other[0] == place.line):
+        text = f"the line ends in {other[2]}, those before it end in {other[1]}"
+        return NodeFailedError(text, place=Place(shown, other[0]), hint="make the line endings the same throughout")
     if match := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", message):
         line_of_names = "header" if dialect.header else "first row"
         text = f"the row has {_counted(int(match[2]))}, but the {line_of_names} has {int(match[1])}"
@@ -134,21 +164,19 @@ def explain(request: ReadRequest, file: str, message: str) -> NodeFailedError:
         text = f"a line is longer than {LONGEST_LINE_BYTES:,} bytes"
         return NodeFailedError(text, place=place, hint="is a quote left open?")
     if "GZIP" in message:
-        return NodeFailedError(f"{shown} is damaged or cut off: {message}", place=place)
-    return NodeFailedError(f"{shown} cannot be read: {message}", place=place)
+        return NodeFailedError(f"the file is damaged or cut off: {message}", place=place)
+    return NodeFailedError(f"the file cannot be read: {message}", place=place)
 
 
 def _heads(request: ReadRequest, dialect: Dialect) -> dict[str, Head]:
     heads = {file: read_head(request, file, dialect) for file in request.files}
     for file, head in heads.items():
         if dialect.header and not any(field.strip() for field in head.fields):
-            shown = request.shown(file)
-            behind = f" behind the {dialect.skip} skipped lines" if dialect.skip else ""
-            raise NodeFailedError(
-                f"{shown} is empty: no header line{behind}",
-                place=Place(shown, head.line),
-                hint="write the column names into it, or set params.header to false" if not dialect.skip else "",
-            )
+            message = "the file is empty: no header line"
+            hint = "write the column names into it, or set params.header to false"
+            if dialect.skip:
+                message, hint = f"no header line behind the {dialect.skip} skipped lines", "lower params.skip"
+            raise NodeFailedError(message, place=Place(request.shown(file), head.line), hint=hint)
     return heads
 
 
@@ -165,10 +193,9 @@ def _names(
     if len(wanted) == len(names) or not names:
         return wanted
     if request.schema is not None and any(name not in names for name in wanted):
-        shown = request.shown(file)
         raise NodeFailedError(
-            f"{shown} has no header and {_counted(len(names), 'column')}, but schema declares {len(wanted)}",
-            place=Place(shown, head.line),
+            f"the file has no header and {_counted(len(names), 'column')}, but schema declares {len(wanted)}",
+            place=Place(request.shown(file), head.line),
             hint=f"declare all columns in order, or name those to read: {', '.join(names[:3])}, …",
         )
     return names
@@ -187,7 +214,7 @@ def _refuse_duplicates(
         if len(exact) > 1 or (len(positions) > 1 and (not exact or request.schema is None)):
             places = " and ".join(map(str, positions))
             raise NodeFailedError(
-                f"the header of {request.shown(file)} has '{name}' more than once: columns {places}",
+                f"the header has '{name}' more than once: columns {places}",
                 place=Place(request.shown(file), head.line),
                 hint="rename one of them in the file",
             )
@@ -199,33 +226,30 @@ def _refuse_further_columns(
     """Refuse a column that the first file has not: it would be lost."""
     further = [name for name in names if find_name(name, first) is None]
     if further:
-        shown = request.shown(file)
         raise NodeFailedError(
-            f"{shown} has column '{further[0]}', which {request.shown(request.files[0])} has not",
-            place=Place(shown, head.line),
+            f"the file has column '{further[0]}', which {request.shown(request.files[0])} has not",
+            place=Place(request.shown(file), head.line),
             hint="declare in schema which columns to read",
         )
 
 
-def _refuse_other_delimiter(request: ReadRequest, names: tuple[str, ...], dialect: Dialect, head: Head) -> None:
+def _refuse_other_delimiter(
+    request: ReadRequest, file: str, names: tuple[str, ...], dialect: Dialect, head: Head
+) -> None:
     """Refuse a single column whose name looks like several, unless the node says that the delimiter is right."""
     if dialect.delimiter_is_given or len(names) > 1:
         return
     for delimiter in _OTHER_DELIMITERS:
         if delimiter in head.fields[0]:
-            shown = request.shown(request.files[0])
             raise NodeFailedError(
-                f"{shown} has a single column {head.fields[0]!r}; is it delimited by {delimiter!r}?",
-                place=Place(shown, head.line),
+                f"the file has a single column {head.fields[0]!r}; is it delimited by {delimiter!r}?",
+                place=Place(request.shown(file), head.line),
                 hint=f"set params.delimiter to {delimiter!r}, or to ',' if this is one column",
             )
 
 
-def _options(
-    dialect: Dialect, width: int, skipped: int, files: list[str], *, may_be_parallel: bool
-) -> tuple[str, ...]:
+def _options(dialect: Dialect, width: int, skipped: int, *, is_compressed: bool) -> tuple[str, ...]:
     columns = ", ".join(f"'c{index}': 'VARCHAR'" for index in range(width))
-    parallel = may_be_parallel and all(_can_be_parallel(file, dialect) for file in files)
     return (
         "auto_detect=false",
         f"columns={{{columns}}}",
@@ -238,26 +262,12 @@ def _options(
         f"nullstr=[{', '.join(map(literal, dialect.null_texts))}]",
         "allow_quoted_nulls=false",
         f"encoding={literal(dialect.encoding)}",
-        f"compression='{'gzip' if files[0].endswith('.gz') else 'none'}'",
+        f"compression='{'gzip' if is_compressed else 'none'}'",
         "strict_mode=true",
         "null_padding=false",
         "ignore_errors=false",
         "hive_partitioning=false",
-        f"parallel={str(parallel).lower()}",
     )
-
-
-def _can_be_parallel(file: str, dialect: Dialect) -> bool:
-    """Say whether a file gains by being read in parallel and is safe to.
-
-    DuckDB guesses where a record begins in the middle of a file, and guesses wrong where quoted values hold line
-    breaks. A file without a quote leaves nothing to guess.
-    """
-    if dialect.encoding == "utf-16" or file.endswith(".gz") or os.path.getsize(file) < _SMALLEST_PARALLEL_BYTES:
-        return False
-    quote = dialect.quote.encode(dialect.encoding)
-    with open(file, "rb") as stream:
-        return not quote or not any(quote in block for block in iter(lambda: stream.read(1 << 20), b""))
 
 
 def _class_of(value: str, dialect: Dialect) -> str:
@@ -269,7 +279,7 @@ def _class_of(value: str, dialect: Dialect) -> str:
     def matches(pattern: str) -> str:
         return f"regexp_full_match({value}, '{pattern}')"
 
-    day, clock, zone = r"\d{4}-\d\d-\d\d", r"\d\d:\d\d(:\d\d(\.\d{1,6})?)?", r"[+-]\d\d(:?\d\d)?"
+    day, clock, zone = r"\d{4}-\d\d-\d\d", r"\d\d:\d\d(:\d\d(\.\d{1,6})?)?", r"(Z|[+-]\d\d(:?\d\d)?)?"
     integer = r"[+-]?(0|[1-9]\d*)"
     number = rf"({integer}|[+-]?)(\.\d*)?([eE][+-]?\d+)?"
     nulls = ", ".join(map(literal, dialect.null_texts))
@@ -279,8 +289,7 @@ def _class_of(value: str, dialect: Dialect) -> str:
         WHEN {matches(number)} AND isfinite(TRY_CAST({value} AS DOUBLE)) THEN 'number'
         WHEN lower({value}) IN ('true', 'false') THEN 'boolean'
         WHEN {matches(day)} AND TRY_CAST({value} AS DATE) IS NOT NULL THEN 'day'
-        WHEN {matches(f"{day}[ T]{clock}Z?")} AND TRY_CAST({value} AS TIMESTAMP) IS NOT NULL THEN 'moment'
-        WHEN {matches(f"{day}[ T]{clock}{zone}")} AND TRY_CAST({value} AS TIMESTAMPTZ) IS NOT NULL THEN 'zoned'
+        WHEN {matches(f"{day}[ T]{clock}{zone}")} AND TRY_CAST({value} AS TIMESTAMP) IS NOT NULL THEN 'moment'
         WHEN {matches(clock)} AND TRY_CAST({value} AS TIME) IS NOT NULL THEN 'time'
         ELSE 'text' END"""
 
@@ -293,7 +302,6 @@ def _type_of(classes: set[str]) -> str:
         "DOUBLE": {"integer", "number"},
         "DATE": {"day"},
         "TIMESTAMP": {"day", "moment"},
-        "TIMESTAMP WITH TIME ZONE": {"zoned"},
         "TIME": {"time"},
     }
     classes = classes - {None}

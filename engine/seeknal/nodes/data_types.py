@@ -1,8 +1,10 @@
-"""What a ``data_type`` of a schema means to DuckDB, and how a value is made to fit it without loss.
+"""What a ``data_type`` of a schema means to DuckDB, and how a value is cast to it without loss.
 
 - *fit*: a value fits a type if casting it keeps what it says. ``'1.5'`` casts to BIGINT (as 2) but does not
   fit it; ``'2024-01-10 12:30'`` casts to DATE but does not fit it. Decimals are rounded to their scale, as
-  SQL does, and a time zone given with a value for TIMESTAMP is dropped.
+  SQL does.
+- *zone*: what a session's time zone would decide is decided here: a moment with a zone becomes UTC where the type has
+  none, and one without is UTC where the type has one.
 """
 
 from __future__ import annotations
@@ -45,6 +47,12 @@ _PLAUSIBLE = re.compile(r"[A-Za-z_][A-Za-z0-9_ ,()\[\]]*")
 _INTEGERS = frozenset(
     f"{sign}{width}" for sign in ("", "U") for width in ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
 )
+
+
+_ZONED = "TIMESTAMP WITH TIME ZONE"
+
+# An offset or a name behind a time of day. A lone Z says UTC, which needs no conversion.
+_NAMES_ZONE = r":[0-9.]+ ?([+-][0-9]|[A-Za-z]{2})"
 
 
 def duckdb_type(data_type: str) -> str | None:
@@ -108,22 +116,40 @@ def fitted(value: str, source: str, target: str) -> str:
     """Give the SQL that casts ``value``, an expression of type ``source``, and fails where it does not fit."""
     if source == target:
         return value
-    cast = f"CAST({value} AS {target})"
+    cast = _cast("CAST", value, source, target)
     wider = _wider_type(source, target)
     if wider is None:
         return cast
     lost = f"error('a value does not fit {target}')"
-    return f"CASE WHEN TRY_CAST({value} AS {wider}) = {cast} THEN {cast} WHEN {value} IS NOT NULL THEN {lost} END"
+    same = f"{_cast('TRY_CAST', value, source, wider)} = {cast}"
+    return f"CASE WHEN {same} THEN {cast} WHEN {value} IS NOT NULL THEN {lost} END"
 
 
 def misfit(value: str, source: str, target: str) -> str:
     """Give the SQL condition that is true where :func:`fitted` fails; it never fails itself."""
     if source == target:
         return "false"
-    cast = f"TRY_CAST({value} AS {target})"
+    cast = _cast("TRY_CAST", value, source, target)
     wider = _wider_type(source, target)
-    lossy = f" OR TRY_CAST({value} AS {wider}) IS DISTINCT FROM {cast}" if wider else ""
+    lossy = f" OR {_cast('TRY_CAST', value, source, wider)} IS DISTINCT FROM {cast}" if wider else ""
     return f"({value} IS NOT NULL AND ({cast} IS NULL{lossy}))"
+
+
+def _cast(operator: str, value: str, source: str, target: str) -> str:
+    """Give the SQL of a cast that no setting of the session has a say in."""
+    cast = f"{operator}({value} AS {target})"
+    zoned = f"{operator}({value} AS {_ZONED})"
+    if source == "VARCHAR" and target in ("TIMESTAMP", _ZONED):
+        utc = f"CASE WHEN regexp_matches({value}, '{_NAMES_ZONE}') THEN {zoned} AT TIME ZONE 'UTC'"
+        plain = f"{operator}({value} AS TIMESTAMP)"
+        return f"({utc} ELSE {plain} END)" + (" AT TIME ZONE 'UTC'" if target == _ZONED else "")
+    if source == _ZONED and target.startswith(("TIMESTAMP", "DATE")) and target != _ZONED:
+        return f"{operator}({value} AT TIME ZONE 'UTC' AS {target})"
+    if source == _ZONED and target == "VARCHAR":
+        return f"{operator}({value} AT TIME ZONE 'UTC' AS VARCHAR) || '+00'"
+    if target == _ZONED and source.startswith(("TIMESTAMP", "DATE")) and source != _ZONED:
+        return f"{operator}({value} AS TIMESTAMP) AT TIME ZONE 'UTC'"
+    return cast
 
 
 def _wider_type(source: str, target: str) -> str | None:

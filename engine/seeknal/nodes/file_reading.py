@@ -54,6 +54,8 @@ class _FormatReading(Protocol):
 
     def tables(self, connection: DuckDBPyConnection, request: ReadRequest, columns: Columns) -> list[RawTable]: ...
 
+    def ready(self, connection: DuckDBPyConnection, request: ReadRequest, table: RawTable) -> RawTable: ...
+
     def place_of_row(self, request: ReadRequest, file: str, row: int) -> Place: ...
 
     def explain(self, request: ReadRequest, file: str, message: str) -> NodeFailedError: ...
@@ -80,6 +82,7 @@ def read_query(connection: DuckDBPyConnection, request: ReadRequest) -> str:
     if not kept or not kept[0]:
         raise ValueError("the connection's preserve_insertion_order is off: rows would come in any order")
     columns, tables = _columns_and_tables(connection, request)
+    tables = [_reading(request).ready(connection, request, table) for table in tables]
     names = ", ".join(quoted(name) for name, _ in columns)
     selects = [
         ", ".join(f"{table.column(name).fitted(type_)} AS {quoted(name)}" for name, type_ in columns)
@@ -183,9 +186,10 @@ def _first_fault(connection: DuckDBPyConnection, request: ReadRequest) -> NodeFa
     for table in reading.tables(connection, request, columns):
         for file in table.files:
             try:
-                fault = _first_misfit(connection, table, file, columns)
+                single = reading.ready(connection, request, msgspec.structs.replace(table, files=(file,)))
+                fault = _first_misfit(connection, single, columns)
             except duckdb.Error as error:
-                return reading.explain(request, file, _first_lines(error))
+                return reading.explain(request, file, _message(error, request, file))
             if fault:
                 row, (name, type_), value = fault
                 return _misfit_failure(request, name, type_, value, row, reading.place_of_row(request, file, row))
@@ -193,7 +197,7 @@ def _first_fault(connection: DuckDBPyConnection, request: ReadRequest) -> NodeFa
 
 
 def _first_misfit(
-    connection: DuckDBPyConnection, table: RawTable, file: str, columns: Columns
+    connection: DuckDBPyConnection, table: RawTable, columns: Columns
 ) -> tuple[int, tuple[str, str], str] | None:
     """Find the first row of a file with a value that does not fit: its number from 1, the column and the value."""
     raw = [table.column(name) for name, _ in columns]
@@ -203,7 +207,7 @@ def _first_misfit(
     texts = ", ".join(f"CAST({column.expression} AS VARCHAR)" for column in renamed)
     row = connection.execute(
         f"SELECT place, [{', '.join(conditions)}], [{texts}]"
-        f" FROM (SELECT row_number() OVER () AS place, {values} FROM {table.relation([file])})"
+        f" FROM (SELECT row_number() OVER () AS place, {values} FROM {table.relation()})"
         f" WHERE {' OR '.join(conditions)} LIMIT 1"
     ).fetchone()
     if row is None:
@@ -225,10 +229,16 @@ def _misfit_failure(
 
 
 def _explain(request: ReadRequest, error: Exception) -> NodeFailedError:
-    """Explain an error by its message alone; the file is the one that the message names."""
-    text = str(error)
-    named = [file for file in request.files if file in text]
-    return _reading(request).explain(request, max(named, key=len, default=request.files[0]), _first_lines(error))
+    """Explain an error by its message alone, which may name the file."""
+    named = [file for file in request.files if file in str(error)]
+    if not named:
+        return NodeFailedError(f"reading the files failed: {_first_lines(error)}")
+    file = max(named, key=len)
+    return _reading(request).explain(request, file, _message(error, request, file))
+
+
+def _message(error: Exception, request: ReadRequest, file: str) -> str:
+    return _first_lines(error).replace(file, request.shown(file))
 
 
 def _first_lines(error: Exception) -> str:

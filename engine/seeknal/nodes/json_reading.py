@@ -50,7 +50,7 @@ def sniff(connection: DuckDBPyConnection, request: ReadRequest) -> Columns:
     objects = RawTable(request.files, "read_json_objects", _options(request, layout), ())
     if not connection.execute(f"SELECT 1 FROM {objects.relation()} LIMIT 1").fetchall():
         shown = request.shown(request.files[0])
-        raise NodeFailedError(f"{shown} holds no row", place=Place(shown), hint="declare its columns in schema")
+        raise NodeFailedError("the file holds no row", place=Place(shown), hint="declare its columns in schema")
     options = (
         *_options(request, layout),
         "records=true",
@@ -64,12 +64,16 @@ def sniff(connection: DuckDBPyConnection, request: ReadRequest) -> Columns:
     try:
         found = connection.execute(f"DESCRIBE SELECT * FROM {rows.relation()}").fetchall()
     except duckdb.BinderException:
-        shown = request.shown(request.files[0])
-        raise NodeFailedError(
-            f"{shown} holds no object with a key", place=Place(shown), hint="each row is an object: {\"column\": value}"
-        ) from None
-    # DuckDB calls a column NULL where all its values are, and numbers keys that differ in case alone.
-    columns = tuple((str(name), "VARCHAR" if type_ == '"NULL"' else str(type_)) for name, type_, *_ in found)
+        faults = ((file, find_fault(file, layout)) for file in request.files)
+        if found_fault := next(((file, fault) for file, fault in faults if fault), None):
+            raise _failure(request, *found_fault) from None
+        place = Place(request.shown(request.files[0]))
+        hint = 'each row is an object: {"column": value}'
+        raise NodeFailedError("no row of the file has a value", place=place, hint=hint) from None
+    # A column is called NULL where all its values are. Moments with a zone are brought to UTC, as those of CSV.
+    other_types = {'"NULL"': "VARCHAR", "TIMESTAMP WITH TIME ZONE": "TIMESTAMP"}
+    columns = tuple((str(name), other_types.get(type_, str(type_))) for name, type_, *_ in found)
+    # DuckDB numbers keys that differ in case alone.
     names = [name for name, _ in columns]
     if any(re.sub(r"_\d+$", "", name) != name and find_name(re.sub(r"_\d+$", "", name), names) for name in names):
         _refuse_alike_keys(request, _keys(connection, objects, None))
@@ -88,6 +92,11 @@ def tables(connection: DuckDBPyConnection, request: ReadRequest, columns: Column
     return [RawTable(request.files, "read_json", options, raw)]
 
 
+def ready(connection: DuckDBPyConnection, request: ReadRequest, table: RawTable) -> RawTable:
+    """Any such table can be read as it is."""
+    return table
+
+
 def place_of_row(request: ReadRequest, file: str, row: int) -> Place:
     """Find where the ``row``-th row of a file stands, from 1."""
     return Place(request.shown(file), line_of_row(file, _layout(request), row))
@@ -100,10 +109,13 @@ def explain(request: ReadRequest, file: str, message: str) -> NodeFailedError:
     fault = find_fault(file, layout)
     if fault:
         return _failure(request, file, fault)
-    if match := re.search(r"JSON transform error in file .*?, in (?:line|record/value) (\d+): (.*)", message):
-        reason = match[2].partition("Try setting")[0].strip()
-        return NodeFailedError(f"row {match[1]}: {reason}", place=place_of_row(request, file, int(match[1])))
-    return NodeFailedError(f"{shown} cannot be read: {message}", place=Place(shown))
+    # The number of the row that DuckDB names here is a guess, so it is left out.
+    match = re.search(r"JSON transform error in file .*?, in (?:line|record/value) \d+: (.*)", message)
+    if match:
+        reason = match[1].partition("Try setting")[0].strip()
+        hint = "correct the value, or the data_type of the column"
+        return NodeFailedError(f"a value does not fit its type: {reason}", place=Place(shown), hint=hint)
+    return NodeFailedError(f"the file cannot be read: {message}", place=Place(shown))
 
 
 def _failure(request: ReadRequest, file: str, fault: JsonFault) -> NodeFailedError:
@@ -124,7 +136,7 @@ def _layout(request: ReadRequest) -> str:
         array = next(file for file in found if found[file] == ARRAY)
         other = next(file for file in found if found[file] != ARRAY)
         raise NodeFailedError(
-            f"{request.shown(array)} holds an array, {request.shown(other)} does not",
+            f"{request.shown(array)} holds an array, this file does not",
             place=Place(request.shown(other), 1),
             hint="give the files of one source the same layout",
         )
@@ -135,7 +147,8 @@ def _layout_of(request: ReadRequest, file: str, said: str | None) -> str:
     """Find the layout of one file from its first bytes; ``said`` is what it must be."""
     shown = request.shown(file)
     if file.endswith(".zst"):
-        raise NodeFailedError(f"{shown} is compressed with zstd", hint="decompress it, or compress it with gzip")
+        hint = "decompress it, or compress it with gzip"
+        raise NodeFailedError("the file is compressed with zstd", place=Place(shown), hint=hint)
     try:
         with cast(IO[bytes], gzip.open(file) if file.endswith(".gz") else open(file, "rb")) as stream:
             line = stream.readline(1 << 20)
@@ -144,21 +157,21 @@ def _layout_of(request: ReadRequest, file: str, said: str | None) -> str:
             while not line and (more := stream.readline(1 << 20)):
                 line = more.strip()
     except (OSError, EOFError) as error:
-        raise NodeFailedError(f"{shown} cannot be read: {error}", place=Place(shown)) from error
+        raise NodeFailedError(f"the file cannot be read: {error}", place=Place(shown)) from error
     is_array = line.startswith(b"[")
     if said == NEWLINE_DELIMITED:
         if is_array:
             hint = "set source: json, or params.format to array"
-            raise NodeFailedError(f"{shown} holds an array, not one object a line", place=Place(shown, 1), hint=hint)
+            raise NodeFailedError("the file holds an array, not one object a line", place=Place(shown, 1), hint=hint)
         # DuckDB knows the byte order mark in all layouts but this one.
         return UNSTRUCTURED if has_mark else NEWLINE_DELIMITED
     if not line:
-        raise NodeFailedError(f"{shown} is empty: no JSON", place=Place(shown), hint="an empty table is []")
+        raise NodeFailedError("the file is empty: no JSON", place=Place(shown), hint="an empty table is []")
     if is_array:
         return ARRAY
     if said == ARRAY:
         hint = "set params.format to newline, or to auto"
-        raise NodeFailedError(f"{shown} does not hold an array", place=Place(shown, 1), hint=hint)
+        raise NodeFailedError("the file does not hold an array", place=Place(shown, 1), hint=hint)
     try:
         json.loads(line)
     except ValueError:
@@ -187,7 +200,7 @@ def _find_keys(
         if len(alike) > 1 and name not in alike:
             _refuse_alike_keys(request, alike)
         if keys and not alike:
-            problems.append(lacking_column(request, name, request.files[0], keys))
+            problems.append(lacking_column(request, name, request.files[0], keys, among=len(request.files)))
     if problems:
         raise ProjectError(problems)
     return {name: find_name(name, keys) or name for name in names}
@@ -208,7 +221,7 @@ def _refuse_alike_keys(request: ReadRequest, keys: list[str]) -> None:
             shown = request.shown(request.files[0])
             names = " and ".join(map(repr, alike))
             raise NodeFailedError(
-                f"{shown} has keys that differ in upper and lower case alone: {names}",
+                f"keys differ in upper and lower case alone: {names}",
                 place=Place(shown),
                 hint="declare in schema the one to read, as it is written",
             )

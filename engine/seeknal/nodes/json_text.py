@@ -34,6 +34,8 @@ def find_fault(file: str, layout: str) -> JsonFault | None:
     line = 1
     try:
         for line, value in _rows(file, layout):
+            if isinstance(value, _Object) and value.repeated:
+                return JsonFault(f"the row has key '{value.repeated}' twice", line, 0)
             if not isinstance(value, dict) and value is not None:
                 kind = {list: "an array", str: "a text", bool: "true or false"}.get(type(value), "a number")
                 return JsonFault(f"a row must be an object, not {kind}", line, 0)
@@ -58,6 +60,20 @@ def line_of_row(file: str, layout: str, number: int) -> int:
         return 0
 
 
+class _Object(dict[str, Any]):
+    """An object; ``repeated`` is a key that stands in it twice, if any."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.repeated = ""
+        if len(self) < len(pairs):
+            keys = [key for key, _ in pairs]
+            self.repeated = next(key for key in keys if keys.count(key) > 1)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_Object)
+
+
 class _Malformed(Exception):
     def __init__(self, message: str, line: int, column: int) -> None:
         super().__init__(message)
@@ -78,14 +94,13 @@ def _rows(file: str, layout: str) -> Iterator[tuple[int, Any]]:
 
 def _decode_line(text: str, number: int) -> Any:
     try:
-        return json.loads(text)
+        return _DECODER.decode(text)
     except json.JSONDecodeError as error:
         at_end = error.pos >= len(text.rstrip())
         raise _Malformed("the line ends too early" if at_end else error.msg, number, error.pos + 1) from None
 
 
 def _rows_of_text(text: str, layout: str) -> Iterator[tuple[int, Any]]:
-    decoder = json.JSONDecoder()
     in_array = layout == ARRAY
     # The line is counted on from one row to the next.
     line, counted = 1, 0
@@ -106,7 +121,7 @@ def _rows_of_text(text: str, layout: str) -> Iterator[tuple[int, Any]]:
     while position < len(text) or in_array:
         line, counted = line + text.count("\n", counted, position), position
         try:
-            value, position = decoder.raw_decode(text, position)
+            value, position = _DECODER.raw_decode(text, position)
         except json.JSONDecodeError as error:
             raise fault(error.msg, error.pos) from None
         yield line, value

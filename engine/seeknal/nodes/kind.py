@@ -96,11 +96,19 @@ class Task(msgspec.Struct, frozen=True):
 
 
 class Kind(Protocol):
-    """One kind of node. Implementations hold no state."""
+    """One kind of node. Implementations hold no state.
 
-    name: str
-    spec: type[msgspec.Struct]
-    makes_table: bool
+    ``name`` is what ``kind:`` says in YAML; ``makes_table`` whether other nodes can read it.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def spec(self) -> type[msgspec.Struct]: ...
+
+    @property
+    def makes_table(self) -> bool: ...
 
     def check(self, spec: Any, project: Project) -> Iterable[FieldProblem]:
         """Find what types alone do not: values that do not go together, paths that may not be used."""

@@ -28,10 +28,9 @@ def sniff(connection: DuckDBPyConnection, request: ReadRequest) -> Columns:
     for name, _ in columns:
         if name not in names:
             own = next(file for file in request.files if name in dict(_described(connection, (file,))))
-            shown = request.shown(own)
             raise NodeFailedError(
-                f"{shown} has column '{name}', which {request.shown(request.files[0])} has not",
-                place=Place(shown),
+                f"the file has column '{name}', which {request.shown(request.files[0])} has not",
+                place=Place(request.shown(own)),
                 hint="declare in schema which columns to read",
             )
     return columns
@@ -50,6 +49,11 @@ def tables(connection: DuckDBPyConnection, request: ReadRequest, columns: Column
     return [RawTable(request.files, "read_parquet", _OPTIONS, raw)]
 
 
+def ready(connection: DuckDBPyConnection, request: ReadRequest, table: RawTable) -> RawTable:
+    """Any such table can be read as it is."""
+    return table
+
+
 def place_of_row(request: ReadRequest, file: str, row: int) -> Place:
     """A Parquet file has no lines."""
     return Place(request.shown(file))
@@ -57,14 +61,13 @@ def place_of_row(request: ReadRequest, file: str, row: int) -> Place:
 
 def explain(request: ReadRequest, file: str, message: str) -> NodeFailedError:
     """Say what makes a file unreadable, from DuckDB's message about it."""
-    shown = request.shown(file)
-    place = Place(shown)
+    place = Place(request.shown(file))
     if "magic bytes" in message or "too small to be a Parquet" in message:
         with open(file, "rb") as stream:
             begins_right = stream.read(4) == b"PAR1"
         what = "is cut off: the end of the file is missing" if begins_right else "is not a Parquet file"
-        return NodeFailedError(f"{shown} {what}", place=place, hint="write the file again")
-    return NodeFailedError(f"{shown} is damaged: {message}", place=place, hint="write the file again")
+        return NodeFailedError(f"the file {what}", place=place, hint="write the file again")
+    return NodeFailedError(f"the file is damaged: {message}", place=place, hint="write the file again")
 
 
 def _described(connection: DuckDBPyConnection, files: tuple[str, ...]) -> Columns:

@@ -105,9 +105,9 @@ class RawTable(msgspec.Struct, frozen=True):
     options: tuple[str, ...]
     columns: tuple[RawColumn, ...]
 
-    def relation(self, files: Iterable[str] | None = None) -> str:
-        """Give the SQL that stands after FROM, of all files or of those given."""
-        paths = ", ".join(map(path_literal, self.files if files is None else files))
+    def relation(self) -> str:
+        """Give the SQL that stands after FROM."""
+        paths = ", ".join(map(path_literal, self.files))
         return f"{self.function}({', '.join((f'[{paths}]', *self.options))})"
 
     def column(self, name: str) -> RawColumn:
@@ -137,14 +137,19 @@ def find_name(name: str, candidates: Iterable[str]) -> str | None:
     return alike[0] if len(alike) == 1 else None
 
 
-def lacking_column(request: ReadRequest, name: str, file: str, names: Iterable[str], line: int = 0) -> Problem:
-    """Say that a file lacks a column that is read from it, naming both sides."""
+def lacking_column(
+    request: ReadRequest, name: str, file: str, names: Iterable[str], line: int = 0, *, among: int = 1
+) -> Problem:
+    """Say that a file, or all of ``among`` files, lack a column that is read from them, naming both sides."""
     known = list(names)
+    where, has = request.shown(file), "the file has"
+    if among > 1:
+        where, has = f"{where} and {among - 1} more", "they have"
     listed = ", ".join(known[:_MOST_NAMES_SHOWN])
     if len(known) > _MOST_NAMES_SHOWN:
         listed += f", … ({len(known)} in all)"
     declared = "declared in schema" if request.declared_type(name) is not None else "of the other files"
-    message = f"column '{name}' {declared} but not found in {request.shown(file)}; the file has: {listed}"
+    message = f"column '{name}' {declared} but not found in {where}; {has}: {listed}"
     hint = did_you_mean(name, known) if nearest(name, known) else ""
     return Problem(message, Place(request.shown(file), line), hint)
 
@@ -154,15 +159,15 @@ def check_file(request: ReadRequest, file: str) -> None:
     place = Place(request.shown(file))
     path = Path(file)
     if path.is_dir():
-        raise NodeFailedError("is a folder, not a file", place=place, hint=f"name its files: {place.file}/*")
+        raise NodeFailedError("this is a folder, not a file", place=place, hint=f"name its files: {place.file}/*")
     try:
         with path.open("rb"):
             return
     except FileNotFoundError:
         hint = _nearest_file(request, path)
-        raise NodeFailedError(f"file {place.file} does not exist", place=place, hint=hint) from None
+        raise NodeFailedError("the file does not exist", place=place, hint=hint) from None
     except OSError as error:
-        raise NodeFailedError(f"file {place.file} cannot be read: {error.strerror}", place=place) from error
+        raise NodeFailedError(f"the file cannot be read: {error.strerror}", place=place) from error
 
 
 def _nearest_file(request: ReadRequest, path: Path) -> str:

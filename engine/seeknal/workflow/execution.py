@@ -133,7 +133,8 @@ class Run:
         try:
             self._drive(scheduler, workers)
         finally:
-            workers.close(kill=self._stop.requested)
+            if workers is not self._workers:
+                workers.close(kill=self._stop.requested)
         outcomes = [self._outcomes[node_id] for node_id in self._order]
         failed = any(outcome.status == "failed" for outcome in outcomes)
         status = "interrupted" if self._stop.requested else "failed" if failed else "success"
@@ -263,6 +264,8 @@ class Run:
             )
         seconds = time.perf_counter() - self._started[node_id][0]
         if failure is None and artifact is not None:
+            # The worker's own time: the caller's would count the start of a process too.
+            seconds = artifact.duration_seconds
             artifact = self._settled(node_id, artifact)
             self._resolver.artifacts[node_id] = artifact
             decision = self._resolver.decide(node_id)

@@ -61,15 +61,15 @@ def plan_promotion(store: Store, record: EnvironmentRecord, target: str, *, forc
     if source == target:
         raise SeeknalError(f"'{source}' cannot be promoted to itself")
     digest = store.refs.read(source)
-    if digest is None or record.status == "planned":
-        raise SeeknalError(
-            f"Environment '{source}' has not been applied" + (" since it was planned" if digest else ""),
-            hint=f"apply it with `seeknal run --env {source}`",
-        )
     if record.status == "failed":
         raise SeeknalError(
             f"Environment '{source}' has not been applied: its last run failed",
             hint=f"fix what failed and run `seeknal run --env {source}`",
+        )
+    if digest is None or record.status == "planned":
+        raise SeeknalError(
+            f"Environment '{source}' has not been applied" + (" since it was planned" if digest else ""),
+            hint=f"apply it with `seeknal run --env {source}`",
         )
     snapshot = store.read_snapshot(digest)
     target_digest = store.refs.read(target)

@@ -118,7 +118,10 @@ SELECT * FROM (t {})|SELECT * FROM {}: t|SELECT a FROM t {} a > 1|SELECT a FROM 
 
 @pytest.mark.parametrize("place", [place for line in PLACES.split("\n") for place in line.split("|") if place])
 def test_no_keyword_is_taken_for_one_where_duckdb_reads_a_name(place: str) -> None:
-    words = duckdb.execute("SELECT DISTINCT keyword_name FROM duckdb_keywords()").fetchall()
+    words = duckdb.execute(
+        "SELECT DISTINCT keyword_name FROM duckdb_keywords() WHERE keyword_category IN ('reserved', 'type_function')"
+    ).fetchall()
+    assert words
     for (word,) in words:
         lower, upper = (place.format(*[text] * place.count("{}")) for text in (word, word.upper()))
         if canonical_sql(lower) == canonical_sql(upper):
@@ -129,7 +132,9 @@ WORDS = ["select", "from", "left", "is", "a", "Status", "over", "é", "total_1",
 SYMBOLS = ["(", ")", ",", "=", "<", ">", "+", "-", "*", "/", ".", "::", "[", "]", "{", ":", "||"]
 LITERALS = ["1", "2.5", "1e5", '"Quoted ""name"""', '"select"', "{{ today }}", "{{ ref('x.y') }}"]
 STRINGS = ["'x'", "'-- x'", "'it''s'", "'/*'", "$$ a $$"]
-GAPS = st.lists(st.sampled_from([" ", "\n", "\t", "\r\n", " -- x\n", "/* y */", " /* a /* b */ 'c */ "]), min_size=1)
+# White space comes first: DuckDB itself does not find the operator in `::/* y */`.
+BLANKS = st.sampled_from([" ", "\n", "\t", "\r\n", "\f "])
+COMMENTS = st.sampled_from(["", "-- x\n", "/* y */", "/* a /* b */ 'c */ ", "-- \"\n/**/"])
 
 
 def _no_two_strings(sequence: list[str]) -> bool:
@@ -142,8 +147,7 @@ SEQUENCES = st.lists(st.sampled_from([*WORDS, *SYMBOLS, *LITERALS, *STRINGS]), m
 @settings(max_examples=200, deadline=None)
 @given(sequence=SEQUENCES, data=st.data())
 def test_gaps_between_tokens_never_change_the_form(sequence: list[str], data: st.DataObject) -> None:
-    gaps = ["".join(data.draw(GAPS)) for _ in range(len(sequence) + 1)]
-    spread = gaps[0] + "".join(token + gap for token, gap in zip(sequence, gaps[1:], strict=True))
+    spread = "".join(token + data.draw(BLANKS) + data.draw(COMMENTS) for token in ["", *sequence])
     assert canonical_sql(spread) == canonical_sql(" ".join(sequence))
     assert [token.text for token in tokens(spread)] == sequence
 
@@ -154,14 +158,18 @@ def test_sequences_of_tokens_share_a_form_only_if_they_are_the_same(one: list[st
     assert (canonical_sql(" ".join(one)) == canonical_sql(" ".join(other))) == (one == other)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.text(st.sampled_from(list("aSé😀 \n\t\r'\"$-/*{}.:1e;,()\x00\xa0`#@\\")), max_size=25))
 def test_any_text_has_a_form_that_is_its_own_form(text: str) -> None:
     assert canonical_sql(canonical_sql(text)) == canonical_sql(text)
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.lists(st.sampled_from([*WORDS, *SYMBOLS, *STRINGS, "1", "\n", " ", " ", "-- c\n", "/**/", "where"]), max_size=9))
+# No "left" and "is": `left 'x'` names a type, in a case that no query can see.
+PIECES = [*SYMBOLS, *STRINGS, "select", "from", "where", "end", "as", "a", "Over", "é", "1", "\n", " ", "-- c\n", "/**/"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), max_size=9))
 def test_a_query_and_its_form_are_one_query(pieces: list[str]) -> None:
     sql = "SELECT a " + "".join(pieces)
     assert tree(canonical_sql(sql)) == tree(sql)

@@ -1,0 +1,37 @@
+"""Make a project of any number of light nodes, for the benchmarks: a source, then layers of small transforms."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def generate(root: Path, nodes: int) -> None:
+    """Write a project of ``nodes`` nodes: one source of 100 rows, and transforms that read one or two earlier nodes."""
+    (root / "seeknal").mkdir(parents=True, exist_ok=True)
+    (root / "data").mkdir(exist_ok=True)
+    (root / "seeknal_project.yml").write_text(f"name: generated_{nodes}\n", encoding="utf-8")
+    rows = "\n".join(f"{i},{i % 7},{i * 3 % 101}" for i in range(100))
+    (root / "data/events.csv").write_text(f"id,kind,amount\n{rows}\n", encoding="utf-8")
+    (root / "seeknal/events.yml").write_text(
+        "kind: source\nname: events\nsource: csv\ntable: data/events.csv\nschema:\n"
+        "  - {name: id, data_type: integer}\n  - {name: kind, data_type: integer}\n  - {name: amount, data_type: integer}\n",
+        encoding="utf-8",
+    )
+    for number in range(nodes - 1):
+        parent = "source.events" if number < 10 else f"transform.step_{number - 10}"
+        sql = f"SELECT id, kind, amount + {number} AS amount FROM {parent} WHERE amount >= 0"
+        if number % 5 == 4 and number >= 10:
+            other = f"transform.step_{number - 7}"
+            sql = f"SELECT l.id, l.kind, l.amount - r.amount AS amount FROM {parent} l JOIN {other} r ON l.id = r.id"
+        name = f"step_{number}"
+        text = f"kind: transform\nname: {name}\ntransform: |\n  {sql}\n"
+        (root / f"seeknal/{name}.yml").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("root", type=Path)
+    options.add_argument("--nodes", type=int, default=1000)
+    given = options.parse_args()
+    generate(given.root, given.nodes)
