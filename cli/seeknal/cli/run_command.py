@@ -116,9 +116,8 @@ def _check_date(text: str | None) -> None:
 
 def _run_production(project: Any, options: Any, console: Console, look_only: bool, publish: bool, as_json: bool) -> int:
     from seeknal.cli.run_report import RunReport, forecast_lines
-    from seeknal.cli.stopping import stop_on_signals
     from seeknal.dag.names import PRODUCTION
-    from seeknal.workflow.session import Session
+    from seeknal.workflow.settled import settled_run
 
     console.heading("Seeknal Pipeline Execution" + (" (Parallel Mode)" if options.parallel else ""))
     console.line(f"  Project: {project.name}")
@@ -127,6 +126,18 @@ def _run_production(project: Any, options: Any, console: Console, look_only: boo
         console.line("  Parallelism: enabled")
         console.line(f"  Max workers: {options.max_workers}")
     console.mark("info", "Building DAG from seeknal/ directory...")
+    plain = not (look_only or options.full or options.filters)
+    settled = settled_run(project, publish=publish) if plain else None
+    if settled is not None:
+        result, record = settled
+        for text in record.warnings:
+            console.mark("warning", text)
+        console.mark("ok", f"DAG built: {len(result.nodes)} nodes, {record.edges} edges")
+        return finish(RunReport(console, parallel=options.parallel), result, as_json, None)
+    # Only now: what comes next imports the whole engine.
+    from seeknal.cli.stopping import stop_on_signals
+    from seeknal.workflow.session import Session
+
     with Session.open(project) as session:
         for warning in session.compiled.parsed.warnings:
             console.problem("warning", warning)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -11,6 +12,7 @@ from types import FrameType
 import click
 
 from seeknal.workflow.limits import StopRequest
+from seeknal.workflow.worker import interrupt_queries
 
 
 @contextmanager
@@ -22,6 +24,10 @@ def stop_on_signals() -> Iterator[StopRequest]:
     def handle(number: int, frame: FrameType | None) -> None:
         if not stop.requested:
             click.echo("\nstopping: running nodes may finish; once more to stop at once", err=True)
+            # A query in this very process does not look at the clock.
+            timer = threading.Timer(stop.grace_seconds, interrupt_queries)
+            timer.daemon = True
+            timer.start()
         stop.request(number)
         if stop.insists:
             # A query in this very process ends only by an exception.

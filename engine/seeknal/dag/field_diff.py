@@ -113,7 +113,8 @@ def compare_output_columns(name: str, before: Any, after: Any) -> Finding:
 
 def value_details(name: str, before: Any, after: Any) -> list[str]:
     """Tell how a value changed; for mappings and lists of words, entry by entry."""
-    if isinstance(before, dict) and isinstance(after, dict):
+    if isinstance(before, dict | None) and isinstance(after, dict | None):
+        before, after = before or {}, after or {}
         keys = [*before, *(key for key in after if key not in before)]
         changed = [key for key in keys if before.get(key) != after.get(key)]
         return [f"{name}.{key}: {_verb(before.get(key), after.get(key))}" for key in changed]

@@ -17,7 +17,7 @@ import msgspec
 
 from seeknal.dag.manifest import Manifest, Node, NodeType
 from seeknal.dag.names import check_node_name, did_you_mean, nearest
-from seeknal.dag.project import Project
+from seeknal.dag.project import Project, node_files
 from seeknal.dag.sql import Sql, take_apart
 from seeknal.dag.yaml_file import Document, KeyPath, load_documents
 from seeknal.errors import Place, Problem, ProjectError
@@ -416,17 +416,6 @@ def node_of(draft: Draft) -> Node:
         config={key: value for key, value in draft.fields.items() if key not in left_out},
         file_path=draft.file,
     )
-
-
-def node_files(project: Project) -> Iterator[Path]:
-    """The YAML files of a project's nodes, in the order of their paths; shared configuration is left out."""
-    folder = project.nodes_folder
-    if not folder.is_dir():
-        return
-    for path in sorted(folder.rglob("*")):
-        inner = path.relative_to(folder)
-        if path.suffix in (".yml", ".yaml") and path.is_file() and inner.parts[0] not in ("common", "templates"):
-            yield path
 
 
 def _type_problem(draft: Draft, path: tuple[str | int, ...], message: str) -> Problem:

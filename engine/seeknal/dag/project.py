@@ -6,6 +6,7 @@ its name is then the folder's.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,3 +120,14 @@ def find_root(start: Path) -> Path:
         if (folder / PROJECT_FILE).is_file():
             return folder
     return start
+
+
+def node_files(project: Project) -> Iterator[Path]:
+    """The YAML files of a project's nodes, in the order of their paths; shared configuration is left out."""
+    folder = project.nodes_folder
+    if not folder.is_dir():
+        return
+    for path in sorted(folder.rglob("*")):
+        inner = path.relative_to(folder)
+        if path.suffix in (".yml", ".yaml") and path.is_file() and inner.parts[0] not in ("common", "templates"):
+            yield path

@@ -129,7 +129,8 @@ def misfit(value: str, source: str, target: str) -> str:
     """Give the SQL condition that is true where :func:`fitted` fails; it never fails itself."""
     if source == target:
         return "false"
-    cast = _cast("TRY_CAST", value, source, target)
+    # A TRY_CAST to a list gives NULL for its elements that do not fit, not for the list.
+    cast = f"TRY(CAST({value} AS {target}))" if is_nested(target) else _cast("TRY_CAST", value, source, target)
     wider = _wider_type(source, target)
     lossy = f" OR {_cast('TRY_CAST', value, source, wider)} IS DISTINCT FROM {cast}" if wider else ""
     return f"({value} IS NOT NULL AND ({cast} IS NULL{lossy}))"
@@ -158,7 +159,7 @@ def _wider_type(source: str, target: str) -> str | None:
     if target in _INTEGERS:
         return "DOUBLE" if source == "VARCHAR" else source if fractional else None
     if target == "DATE":
-        return "TIMESTAMP" if source == "VARCHAR" else source if source.startswith("TIMESTAMP") else None
+        return "TIMESTAMP" if source in ("VARCHAR", _ZONED) else source if source.startswith("TIMESTAMP") else None
     if target == "BOOLEAN" and (fractional or source in _INTEGERS):
         return source
     return None

@@ -150,7 +150,7 @@ def _reading(request: ReadRequest) -> _FormatReading:
         FileFormat.JSONL: json_reading,
     }
     if request.format not in readings:
-        hint = did_you_mean(request.format, readings)
+        hint = did_you_mean(request.format, [kind.value for kind in FileFormat])
         raise ProjectError([Problem(f"'{request.format}' is not a format of files", hint=hint)])
     if not request.files:
         raise NodeFailedError("there is no file to read")

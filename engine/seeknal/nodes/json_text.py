@@ -94,10 +94,10 @@ def _rows(file: str, layout: str) -> Iterator[tuple[int, Any]]:
 
 def _decode_line(text: str, number: int) -> Any:
     try:
-        return _DECODER.decode(text)
+        return _DECODER.decode(text.strip())
     except json.JSONDecodeError as error:
-        at_end = error.pos >= len(text.rstrip())
-        raise _Malformed("the line ends too early" if at_end else error.msg, number, error.pos + 1) from None
+        at_end = error.pos >= len(text.strip())
+        raise _Malformed("the line ends too early" if at_end else error.msg, number, error.pos + 1 + len(text) - len(text.lstrip())) from None
 
 
 def _rows_of_text(text: str, layout: str) -> Iterator[tuple[int, Any]]:

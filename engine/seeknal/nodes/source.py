@@ -85,6 +85,9 @@ class SourceKind:
 
     def identity(self, spec: SourceSpec, around: Surroundings) -> list[Any]:
         request = read_request(spec, around.project.root)
+        pattern = str(around.project.root / spec.table)
+        if request.files != (pattern,):
+            around.digests.note_listing(pattern, list(request.files))
         columns = None if spec.schema is None else [(column.name, duckdb_type(column.data_type)) for column in spec.schema]
         return [spec.source, spec.params, columns, [around.digests.digest(Path(file))[0] for file in request.files]]
 

@@ -72,6 +72,12 @@ class Workbench:
         self._views: dict[str, str] = {}
         self._settings: dict[int, tuple[int, int]] = {}
 
+    def interrupt(self) -> None:
+        """End the queries that run on these connections; callable from any thread."""
+        for connection in (self._hermetic, self._outside):
+            if connection is not None:
+                connection.interrupt()
+
     def close(self) -> None:
         for connection in (self._hermetic, self._outside):
             if connection is not None:

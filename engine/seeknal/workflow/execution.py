@@ -227,7 +227,7 @@ class Run:
             run_id=self.run_id,
             project_root=str(self._compiled.project.root),
             threads=self._threads(node_id, alone),
-            memory_limit_bytes=0 if workers.slots == 1 else memory_share(scheduler.running),
+            memory_limit_bytes=0 if workers.slots == 1 else memory_share(workers.slots),
         )
         futures[workers.submit(msgspec.msgpack.encode(task))] = node_id
 
@@ -263,6 +263,9 @@ class Run:
                 "its worker process died" + (" twice" if deaths > 1 else ""), "out of memory? give it fewer workers beside it"
             )
         seconds = time.perf_counter() - self._started[node_id][0]
+        if failure is None and artifact is not None:
+            if self._resolver.changed_meanwhile(node_id):
+                artifact, failure = None, Failure("what it reads changed while it was read", "run again")
         if failure is None and artifact is not None:
             # The worker's own time: the caller's would count the start of a process too.
             seconds = artifact.duration_seconds

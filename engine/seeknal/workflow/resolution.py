@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from seeknal.dag.inference import Inference, NodeAnalysis
 from seeknal.dag.manifest import Manifest
 from seeknal.dag.parse import Draft
+from seeknal.errors import SeeknalError
 from seeknal.nodes.kind import InputTable, Task
 from seeknal.nodes.registry import KINDS
 from seeknal.store.objects import Artifact, Tree
@@ -66,6 +67,7 @@ class Resolver:
         self._full = full
         self._engine = engine_identity()
         self._decisions: dict[str, Decision] = {}
+        self._identities: dict[str, list[object]] = {}
 
     def decide(self, node_id: str) -> Decision:
         """Decide on a node whose inputs all stand in ``artifacts``. The answer does not change.
@@ -102,11 +104,12 @@ class Resolver:
         analysis = self._analysis(node_id)
         kind = KINDS[draft.kind]
         counted = [name for name in draft.inputs if name in analysis.reads]
+        identity = self._identities[node_id] = kind.identity(draft.spec, self._inference.around)
         return fingerprint(
             engine=self._engine,
             kind=draft.kind,
             canonical=analysis.canonical,
-            identity=kind.identity(draft.spec, self._inference.around),
+            identity=identity,
             schema=analysis.schema,
             inputs=[(name, self.artifacts[name], analysis.reads[name]) for name in counted],
         )
@@ -121,6 +124,21 @@ class Resolver:
                 self._analyses[node_id] = self._inference.bind(node_id, real)
                 break
         return self._analyses[node_id]
+
+    def changed_meanwhile(self, node_id: str) -> bool:
+        """Say whether what a node depends on outside (a source's files) changed since its fingerprint was computed.
+
+        Its output is then not what the fingerprint says; the action record is forgotten.
+        """
+        draft = self._drafts[node_id]
+        try:
+            now = KINDS[draft.kind].identity(draft.spec, self._inference.around)
+        except (SeeknalError, OSError):
+            now = []
+        if now == self._identities[node_id]:
+            return False
+        self._store.forget_action(self._decisions[node_id].fingerprint)
+        return True
 
     def task(self, node_id: str, *, run_id: str, project_root: str, threads: int, memory_limit_bytes: int) -> Task:
         """Everything a worker needs to execute a node that was decided to be a miss."""

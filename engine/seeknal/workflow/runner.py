@@ -17,6 +17,7 @@ import enum
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -183,19 +184,16 @@ class DAGRunner:
         order = self._get_topological_order()
         filters = Filters(nodes or (), node_types or (), tags or (), exclude_tags or ())
         state = self._state.load()
-        self._open(filters, full)
-        try:
-            selection = self._selection(filters, state)
-            if dry_run:
-                self._each(order, selection, full, state, continue_on_error, 0, dry_run=True)
-            else:
-                assert self._engine is not None
-                with environment_lock(self._engine.session.store, PRODUCTION, "DAGRunner.run"):
-                    self._each(order, selection, full, state, continue_on_error, retry, dry_run=False)
+        with nullcontext() if dry_run else self._production_lock():
+            self._open(filters, full)
+            try:
+                selection = self._selection(filters, state)
+                self._each(order, selection, full, state, continue_on_error, 0 if dry_run else retry, dry_run=dry_run)
+                if not dry_run:
                     self._commit(order, continue_on_error)
-                self._save_state(state)
-        finally:
-            self._close()
+                    self._save_state(state)
+            finally:
+                self._close()
         return self._summary(order, time.perf_counter() - started)
 
     def _each(
@@ -364,6 +362,9 @@ class DAGRunner:
         except BaseException:
             session.close()
             raise
+
+    def _production_lock(self) -> AbstractContextManager[None]:
+        return environment_lock(Project.open(self.root).store(), PRODUCTION, "DAGRunner.run")
 
     def _close(self) -> None:
         if self._engine is not None:

@@ -7,6 +7,7 @@ step with the ref.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -34,6 +35,7 @@ from seeknal.workflow.planning import ChangePlan, plan_change
 from seeknal.workflow.resolution import Base, Resolver
 from seeknal.workflow.results import RunOptions, RunResult
 from seeknal.workflow.selection import Selection
+from seeknal.workflow.settled import Settled, engine_stamp, project_files, remember
 from seeknal.workflow.views import show_environment
 from seeknal.workflow.workers import Workers
 
@@ -73,10 +75,11 @@ def read_manifest(store: Store, fingerprint: str) -> Manifest:
 class Session:
     """An opened project. Use it as a context manager, or close it."""
 
-    def __init__(self, project: Project, parsed: ParsedProject) -> None:
+    def __init__(self, project: Project, parsed: ParsedProject, digests: FileDigests | None = None) -> None:
         self.project = project
         self.store = project.store()
-        self.digests = FileDigests(self.store.root / "memo" / "files", self.store.temporary_folder)
+        self.digests = digests or file_digests(self.store)
+        self._of_files = digests is not None
         self._inference = Inference(parsed, self.digests)
         self.compiled = CompiledProject(parsed, self._inference.analyse())
 
@@ -86,7 +89,12 @@ class Session:
 
         Queries that do not bind stand in ``compiled.analysis.problems``; running raises them.
         """
-        return cls(project, parse_project(project))
+        digests = file_digests(project.store())
+        # Before parsing: a file that changes meanwhile then counts as changed.
+        for path in project_files(project):
+            with contextlib.suppress(OSError):
+                digests.digest(path)
+        return cls(project, parse_project(project), digests)
 
     def __enter__(self) -> Session:
         return self
@@ -209,7 +217,16 @@ class Session:
                 done = {node.node_id for node in result.nodes if node.status in ("success", "cached")}
                 errors = deliver(self.project, self.store, environment, self.manifest, tree, done, listener)
                 result = result.with_delivery_errors(errors)
+            if environment == PRODUCTION and not options.filters and result.status == "success" and self._of_files:
+                self._remember_settled(snapshot, publish)
             return result
+
+    def _remember_settled(self, head: str, published: bool) -> None:
+        """Note what this state rests on; see :mod:`seeknal.workflow.settled`."""
+        warnings = [str(warning) for warning in self.compiled.parsed.warnings]
+        edges = len(self.manifest.edges)
+        files, listings = self.digests.asked, self.digests.listings
+        remember(self.store, Settled(engine_stamp(), head, files, listings, edges, published, warnings))
 
     @contextmanager
     def locked(self, environment: str, purpose: str) -> Iterator[None]:
@@ -221,6 +238,11 @@ class Session:
         backend = create_state_backend(self.project.settings.state_backend, base_path=str(self.project.target))
         backend.initialize()
         return backend
+
+
+def file_digests(store: Store) -> FileDigests:
+    """The digests of a project's files, with what the store remembers of them."""
+    return FileDigests(store.root / "memo" / "files", store.temporary_folder)
 
 
 @contextmanager

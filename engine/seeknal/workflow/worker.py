@@ -119,6 +119,12 @@ def _workbench(store_root: str) -> Workbench:
     return _workbenches[store_root]
 
 
+def interrupt_queries() -> None:
+    """End the queries that run in this process; their tasks fail."""
+    for bench in list(_workbenches.values()):
+        bench.interrupt()
+
+
 def close_workbenches() -> None:
     """Close this process's connections."""
     while _workbenches:

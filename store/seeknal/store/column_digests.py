@@ -1,12 +1,14 @@
 """The digests of a Parquet file: one of its bytes, and one of each column's bytes.
 
 - *blob digest*: xxh3_128 of all bytes of a file, in hexadecimal; a blob's address.
-- *column digest*: xxh3_128 of a top-level column's chunks, its leaves row group by row group, as they stand in
-  the file. Nothing is decoded.
+- *column digest*: xxh3_128 of a top-level column's layout (see :class:`seeknal.store.parquet_footer.ParquetFooter`)
+  and then of its chunks, its leaves row group by row group, as they stand in the file. Nothing is decoded.
 
-A column's digest does not depend on the file's other columns, nor on the column's name, nor on the footer (which
-names the writer's version). It does not cover the column's *type* either: the integers and the dates of the
-same days are the same bytes. Whoever compares two columns by their digests compares their types, too.
+A column's digest does not depend on the file's other columns, nor on the column's name, nor on the rest of the
+footer (which names the writer's version). The layout holds what a reader needs to decode the chunks, so that columns
+of equal digests are equal values of the same *physical* type. What the values mean it does not cover: the integers
+and the dates of the same days are the same digest. Whoever compares two columns by their digests compares their
+types, too.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ def digest_parquet(path: Path) -> ParquetDigest:
             size_bytes = os.fstat(file.fileno()).st_size
             footer = _read_footer(file, size_bytes)
             buffer = memoryview(bytearray(min(size_bytes, _WINDOW_BYTES)))
-            hashers = [xxhash.xxh3_128() for _ in footer.columns]
+            hashers = [xxhash.xxh3_128(layout) for layout in footer.layouts]
             whole = xxhash.xxh3_128()
             chunks = footer.chunks
             in_order = all(chunks[i].start < chunks[i + 1].start for i in range(len(chunks) - 1))

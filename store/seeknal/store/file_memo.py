@@ -21,16 +21,30 @@ RACY_NS = 2_000_000_000
 
 
 class FileDigests:
-    """Digests of files, from memory where the memory can be trusted."""
+    """Digests of files, from memory where the memory can be trusted.
+
+    ``asked`` and ``listings`` tell what was asked for: path → digest, and pattern → the paths that it matched.
+    """
 
     def __init__(self, memo_path: Path, temporary_folder: Path) -> None:
         self._memo_path = memo_path
         self._temporary_folder = temporary_folder
         self._files: dict[str, tuple[int, int, int, str, int]] | None = None
         self._changed = False
+        self.asked: dict[str, str] = {}
+        self.listings: dict[str, list[str]] = {}
 
     def digest(self, path: Path) -> tuple[str, int]:
         """Digest and size in bytes of a file's content. Raises OSError where it cannot be read."""
+        digest, size = self._digest(path)
+        self.asked[str(path)] = digest
+        return digest, size
+
+    def note_listing(self, pattern: str, found: list[str]) -> None:
+        """Remember what a pattern matched, sorted."""
+        self.listings[pattern] = found
+
+    def _digest(self, path: Path) -> tuple[str, int]:
         files = self._load()
         stat = os.stat(path)
         known = files.get(str(path))

@@ -8,6 +8,7 @@ it looks into them.
 - *column*: a child of the schema's root, what a query calls a column. It holds one *leaf* or, where it is a
   struct, list or map, several.
 - *chunk*: the bytes of one leaf in one row group: its dictionary page, if it has one, then its data pages.
+- *layout*: what beside the bytes of its chunks decides which values they are.
 
 The formats: ``parquet.thrift`` of apache/parquet-format, ``thrift-compact-protocol.md`` of apache/thrift.
 """
@@ -47,11 +48,17 @@ class ParquetFooter(msgspec.Struct, frozen=True):
     ``columns`` are the names of the top-level columns in file order, repeated where the file repeats them.
     ``chunks`` name a column by its position there; they stand in the footer's order (row groups, and in each
     the leaves of the schema), lie inside the file's data, hold at least one byte and do not overlap.
+
+    ``layouts`` has an entry for each column: of each element of its part of the schema, depth first, the physical
+    type and its length, the repetition and the number of children (-1 where the footer says nothing); then of each
+    chunk the leaf within the column, the codec and the length; in decimal, and ended by a line feed. Without it
+    bytes are ambiguous: the nulls of an optional column can be the text of a required one.
     """
 
     row_count: int
     columns: tuple[str, ...]
     chunks: tuple[Chunk, ...]
+    layouts: tuple[bytes, ...]
 
 
 def footer_length(head: bytes, trailer: bytes, size_bytes: int) -> int:
@@ -79,22 +86,27 @@ def parse_footer(footer: bytes, size_bytes: int) -> ParquetFooter:
     """
     try:
         metadata, _ = _read(footer, 0, _FILE_METADATA)
-        columns, leaves = _columns_and_leaves(metadata[_SCHEMA])
+        columns, elements, leaves = _columns_and_leaves(metadata[_SCHEMA])
         row_count = metadata[_NUM_ROWS]
         row_groups = metadata[_ROW_GROUPS]
         if row_count != sum(group_rows for group_rows, _ in row_groups):
             raise CorruptObjectError(f"the row groups do not add up to {row_count} rows")
         chunks: list[Chunk] = []
+        codings: list[list[str]] = [[] for _ in columns]
         for _, leaf_chunks in row_groups:
             if len(leaf_chunks) != len(leaves):
                 raise CorruptObjectError(f"a row group has {len(leaf_chunks)} chunks for {len(leaves)} leaves")
-            for column, (top_name, start, length) in zip(leaves, leaf_chunks, strict=True):
+            for (column, leaf), (top_name, codec, start, length) in zip(leaves, leaf_chunks, strict=True):
                 if top_name is not None and top_name != columns[column]:
                     raise CorruptObjectError("the chunks do not stand in the schema's order")
                 if length:
                     chunks.append(Chunk(column, start, start + length))
+                    codings[column].append(f"{leaf} {codec} {length}")
         _check_places(chunks, size_bytes - TRAILER_BYTES - len(footer))
-        return ParquetFooter(row_count, tuple(name.decode() for name in columns), tuple(chunks))
+        layouts = tuple(
+            f"{','.join(inner)};{','.join(outer)}\n".encode() for inner, outer in zip(elements, codings, strict=True)
+        )
+        return ParquetFooter(row_count, tuple(name.decode() for name in columns), tuple(chunks), layouts)
     except IndexError:
         raise CorruptObjectError("the footer ends too early") from None
     except KeyError as error:
@@ -103,25 +115,31 @@ def parse_footer(footer: bytes, size_bytes: int) -> ParquetFooter:
         raise CorruptObjectError("a column's name is not UTF-8") from None
 
 
-def _columns_and_leaves(schema: list[_Element]) -> tuple[list[bytes], list[int]]:
-    """Give the names of the top-level columns and, for each leaf in order, the position of its column.
+def _columns_and_leaves(schema: list[_Element]) -> tuple[list[bytes], list[list[str]], list[tuple[int, int]]]:
+    """Give the names of the top-level columns, the elements below each, and for each leaf in order its place.
 
-    The schema is a tree written out depth first, each element with the number of its children.
+    The schema is a tree written out depth first, each element with the number of its children. A leaf's place is
+    the position of its column and its own among the column's leaves.
     """
     columns: list[bytes] = []
-    leaves: list[int] = []
-    top_missing, missing = schema[0][2] if schema else -1, 0
-    for name, is_leaf, children in schema[1:]:
+    elements: list[list[str]] = []
+    leaves: list[tuple[int, int]] = []
+    top_missing, missing, leaf = schema[0][2] if schema else -1, 0, 0
+    for name, is_leaf, children, said in schema[1:]:
         if not missing:
             columns.append(name)
+            elements.append([])
             top_missing -= 1
             missing = 1
+            leaf = 0
+        elements[-1].append(said)
         if is_leaf:
-            leaves.append(len(columns) - 1)
+            leaves.append((len(columns) - 1, leaf))
+            leaf += 1
         missing += children - 1
     if top_missing or missing:
         raise CorruptObjectError("the schema is not a tree")
-    return columns, leaves
+    return columns, elements, leaves
 
 
 def _check_places(chunks: list[Chunk], data_end: int) -> None:
@@ -143,7 +161,7 @@ def _chunk_start(chunk: Chunk) -> int:
 # every loop below that could be made to spin must read at least one byte each time round.
 
 _Fields: TypeAlias = dict[int, Any]
-_Element: TypeAlias = tuple[bytes, bool, int]
+_Element: TypeAlias = tuple[bytes, bool, int, str]
 _Reader: TypeAlias = Callable[[bytes, int], tuple[Any, int]]
 _Readers: TypeAlias = dict[int, _Reader]
 
@@ -276,12 +294,14 @@ def _first_of_path(data: bytes, position: int) -> tuple[bytes | None, int]:
 
 
 def _element(data: bytes, position: int) -> tuple[_Element, int]:
-    """Read a ``SchemaElement`` as its name, whether it is a leaf, and the number of its children."""
+    """Read a ``SchemaElement`` as its name, whether it is a leaf, the number of its children, and its layout."""
     element, position = _read(data, position, _SCHEMA_ELEMENT)
-    is_leaf, children = _TYPE in element, element.get(_NUM_CHILDREN, 0)
+    kind, children = element.get(_TYPE, -1), element.get(_NUM_CHILDREN, 0)
+    is_leaf = _TYPE in element
     if children < 0 or (is_leaf and children):
         raise CorruptObjectError(f"an element of the schema has {children} children")
-    return (element[_NAME], is_leaf, children), position
+    layout = f"{kind} {element.get(_TYPE_LENGTH, -1)} {element.get(_REPETITION_TYPE, -1)} {children}"
+    return (element[_NAME], is_leaf, children, layout), position
 
 
 def _row_group(data: bytes, position: int) -> tuple[tuple[int, list[Any]], int]:
@@ -293,8 +313,8 @@ def _row_group(data: bytes, position: int) -> tuple[tuple[int, list[Any]], int]:
     return (row_count, group[_GROUP_COLUMNS]), position
 
 
-def _place(data: bytes, position: int) -> tuple[tuple[bytes | None, int, int], int]:
-    """Read a ``ColumnChunk`` as its column's name (None where it is not given), start and length in bytes."""
+def _place(data: bytes, position: int) -> tuple[tuple[bytes | None, int, int, int], int]:
+    """Read a ``ColumnChunk`` as its column's name (None where it is not given), codec, start and length in bytes."""
     chunk, position = _read(data, position, _COLUMN_CHUNK)
     if chunk.get(_FILE_PATH):
         raise CorruptObjectError("the columns are kept in other files")
@@ -306,7 +326,7 @@ def _place(data: bytes, position: int) -> tuple[tuple[bytes | None, int, int], i
     # Some writers say 0 where there is no dictionary page, and pyarrow where there are no data pages.
     if dictionary_start > 0 and (dictionary_start < start or start == 0):
         start = dictionary_start
-    return (column.get(_PATH_IN_SCHEMA), start, length), position
+    return (column.get(_PATH_IN_SCHEMA), column[_CODEC], start, length), position
 
 
 def _column_meta_data(data: bytes, position: int) -> tuple[_Fields, int]:
@@ -315,16 +335,19 @@ def _column_meta_data(data: bytes, position: int) -> tuple[_Fields, int]:
 
 # parquet.thrift, as far as it is read: field ids, and for each struct ``id << 4 | kind`` with its reader.
 
-_TYPE, _NAME, _NUM_CHILDREN = 1, 4, 5
+_TYPE, _TYPE_LENGTH, _REPETITION_TYPE, _NAME, _NUM_CHILDREN = 1, 2, 3, 4, 5
 _SCHEMA_ELEMENT: _Readers = {
     _TYPE << 4 | _I32: _integer,
+    _TYPE_LENGTH << 4 | _I32: _integer,
+    _REPETITION_TYPE << 4 | _I32: _integer,
     _NAME << 4 | _BINARY: _binary,
     _NUM_CHILDREN << 4 | _I32: _integer,
 }
 
-_PATH_IN_SCHEMA, _TOTAL_COMPRESSED_SIZE, _DATA_PAGE_OFFSET, _DICTIONARY_PAGE_OFFSET = 3, 7, 9, 11
+_PATH_IN_SCHEMA, _CODEC, _TOTAL_COMPRESSED_SIZE, _DATA_PAGE_OFFSET, _DICTIONARY_PAGE_OFFSET = 3, 4, 7, 9, 11
 _COLUMN_META_DATA: _Readers = {
     _PATH_IN_SCHEMA << 4 | _LIST: _first_of_path,
+    _CODEC << 4 | _I32: _integer,
     _TOTAL_COMPRESSED_SIZE << 4 | _I64: _integer,
     _DATA_PAGE_OFFSET << 4 | _I64: _integer,
     _DICTIONARY_PAGE_OFFSET << 4 | _I64: _integer,

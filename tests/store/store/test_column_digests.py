@@ -24,7 +24,10 @@ from seeknal.errors import CorruptObjectError
 from seeknal.store import column_digests
 from seeknal.store.column_digests import ParquetDigest, digest_file, digest_parquet
 
-NO_BYTES = xxhash.xxh3_128_hexdigest(b"")
+# The numbers that parquet.thrift gives to what pyarrow names.
+PHYSICAL_TYPES = "BOOLEAN INT32 INT64 INT96 FLOAT DOUBLE BYTE_ARRAY FIXED_LEN_BYTE_ARRAY".split()
+CODECS = "UNCOMPRESSED SNAPPY GZIP LZO BROTLI LZ4 ZSTD LZ4_RAW".split()
+REPETITIONS = "required optional repeated".split()
 
 EVERY_TYPE = """
     i AS whole, (i % 100)::TINYINT AS tiny, i % 7 AS repeated, i * 1.5 AS exact, (i / 3)::DECIMAL(30, 4) AS wide_exact,
@@ -47,6 +50,35 @@ def write(connection: duckdb.DuckDBPyConnection, query: str, path: Path, options
     return path
 
 
+def elements_by_pyarrow(metadata: pq.FileMetaData) -> list[list[str]]:
+    """What pyarrow prints of the schema, as the elements of each column."""
+    leaves = (metadata.schema.column(i) for i in range(metadata.num_columns))
+    columns: list[list[list[int]]] = []
+    open_groups: list[list[int]] = []
+    for line in str(metadata.schema).splitlines()[2:]:
+        words = line.split()
+        if not words:
+            continue
+        if words[0] == "}":
+            if open_groups:
+                open_groups.pop()
+            continue
+        if open_groups:
+            open_groups[-1][3] += 1
+        else:
+            columns.append([])
+        element = [-1, -1, REPETITIONS.index(words[0]), 0]
+        columns[-1].append(element)
+        if words[1] == "group":
+            open_groups.append(element)
+            continue
+        leaf = next(leaves)
+        element[0] = PHYSICAL_TYPES.index(leaf.physical_type)
+        if leaf.physical_type == "FIXED_LEN_BYTE_ARRAY":
+            element[1] = leaf.length
+    return [[" ".join(map(str, element)) for element in column] for column in columns]
+
+
 def digest_by_pyarrow(path: Path) -> ParquetDigest:
     """Work out the same with the footer as pyarrow reads it and the whole file in memory."""
     raw = path.read_bytes()
@@ -55,18 +87,31 @@ def digest_by_pyarrow(path: Path) -> ParquetDigest:
     leaves = [metadata.schema.column(i).path.split(".")[0] for i in range(metadata.num_columns)]
     # Where names repeat, every column is a single leaf.
     columns = range(len(names)) if len(leaves) == len(names) else [names.index(leaf) for leaf in leaves]
+    elements = elements_by_pyarrow(metadata)
     chunks = [b"" for _ in names]
+    codings: list[list[str]] = [[] for _ in names]
     for g in range(metadata.num_row_groups):
         for leaf, column in enumerate(columns):
             chunk = metadata.row_group(g).column(leaf)
+            length = chunk.total_compressed_size
             start = min(offset for offset in (chunk.dictionary_page_offset, chunk.data_page_offset) if offset)
-            chunks[column] += raw[start : start + chunk.total_compressed_size]
+            chunks[column] += raw[start : start + length]
+            codings[column].append(f"{leaf - list(columns).index(column)} {CODECS.index(chunk.compression)} {length}")
+    contents = [
+        f"{','.join(elements[column])};{','.join(codings[column])}\n".encode() + chunks[column]
+        for column in range(len(names))
+    ]
     return ParquetDigest(
         digest=xxhash.xxh3_128_hexdigest(raw),
         size_bytes=len(raw),
         row_count=metadata.num_rows,
-        columns=tuple((name, xxhash.xxh3_128_hexdigest(chunk)) for name, chunk in zip(names, chunks, strict=True)),
+        columns=tuple((name, xxhash.xxh3_128_hexdigest(content)) for name, content in zip(names, contents, strict=True)),
     )
+
+
+def of_layout(layout: bytes) -> str:
+    """The digest of a column that has no chunks."""
+    return xxhash.xxh3_128_hexdigest(layout)
 
 
 class TestAgainstPyarrow:
@@ -157,13 +202,17 @@ class TestAgainstPyarrow:
 
 
 class TestEmptyTables:
-    def test_columns_of_a_table_without_row_groups_are_digests_of_no_bytes(
+    def test_columns_of_a_table_without_row_groups_are_digests_of_their_layout_alone(
         self, connection: duckdb.DuckDBPyConnection, tmp_path: Path
     ) -> None:
         path = write(connection, "SELECT 1 AS a, [1] AS b, {'x': 'y'} AS c WHERE false", tmp_path / "t.parquet")
         assert pq.read_metadata(path).num_row_groups == 0
         found = digest_parquet(path)
-        assert found.columns == (("a", NO_BYTES), ("b", NO_BYTES), ("c", NO_BYTES))
+        assert found.columns == (
+            ("a", of_layout(b"1 -1 1 0;\n")),
+            ("b", of_layout(b"-1 -1 1 1,-1 -1 2 1,1 -1 1 0;\n")),
+            ("c", of_layout(b"-1 -1 1 1,6 -1 1 0;\n")),
+        )
         assert (found.row_count, found.size_bytes) == (0, path.stat().st_size)
 
     def test_row_group_without_rows(self, tmp_path: Path) -> None:
@@ -181,7 +230,7 @@ class TestEmptyTables:
         path = tmp_path / "t.parquet"
         pq.write_table(pa.table({"a": pa.array([], pa.int64())}), path, use_dictionary=False)
         assert pq.read_metadata(path).num_row_groups == 1
-        assert digest_parquet(path).columns == (("a", NO_BYTES),)
+        assert digest_parquet(path).columns == (("a", of_layout(b"2 -1 1 0;\n")),)
 
     def test_table_without_columns(self, tmp_path: Path) -> None:
         path = tmp_path / "t.parquet"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -63,13 +64,16 @@ def struct(fields: Mapping[int, tuple[int, bytes]]) -> tuple[int, bytes]:
     return 12, written + b"\0"
 
 
-def element(name: str | bytes, children: int | None = None, kind: int | None = None) -> tuple[int, bytes]:
-    fields = {4: text(name)}
-    if kind is not None:
-        fields = {1: i32(kind)} | fields
-    if children is not None:
-        fields |= {5: i32(children)}
-    return struct(fields)
+def element(
+    name: str | bytes,
+    children: int | None = None,
+    kind: int | None = None,
+    length: int | None = None,
+    repetition: int | None = None,
+) -> tuple[int, bytes]:
+    said = {1: kind, 2: length, 3: repetition, 5: children}
+    fields = {field: i32(value) for field, value in said.items() if value is not None}
+    return struct(dict(sorted({**fields, 4: text(name)}.items())))
 
 
 def place(
@@ -77,10 +81,11 @@ def place(
     start: int,
     length: int,
     dictionary: int | None = None,
+    codec: int = 6,
     also: Mapping[int, tuple[int, bytes]] | None = None,
     around: Mapping[int, tuple[int, bytes]] | None = None,
 ) -> tuple[int, bytes]:
-    fields = {3: listing(text(name), kind=8), 7: i64(length), 9: i64(start)}
+    fields = {3: listing(text(name), kind=8), 4: i32(codec), 7: i64(length), 9: i64(start)}
     if dictionary is not None:
         fields |= {11: i64(dictionary)}
     return struct({**(around or {}), 3: struct(fields | dict(also or {}))})
@@ -98,8 +103,8 @@ TWO_COLUMNS = (element("root", children=2), element("a", kind=1), element("b", k
 ONE_COLUMN = (element("root", children=1), element("a", kind=1))
 
 
-def one_chunk(**changes: object) -> bytes:
-    return footer_of(ONE_COLUMN, 3, row_group(3, place("a", 4, 8, **changes)))  # type: ignore[arg-type]
+def one_chunk(rows: int = 3, **changes: Any) -> bytes:
+    return footer_of(ONE_COLUMN, rows, row_group(rows, place("a", 4, 8, **changes)))
 
 
 def parse(footer: bytes) -> ParquetFooter:
@@ -125,8 +130,9 @@ class TestWhatIsRead:
             row_group(3, place("a", 4, 8), place("b", 12, 9)),
             row_group(2, place("a", 21, 1), place("b", 22, 2)),
         )
-        expected = (Chunk(0, 4, 12), Chunk(1, 12, 21), Chunk(0, 21, 22), Chunk(1, 22, 24))
-        assert parse(footer) == ParquetFooter(5, ("a", "b"), expected)
+        chunks = (Chunk(0, 4, 12), Chunk(1, 12, 21), Chunk(0, 21, 22), Chunk(1, 22, 24))
+        layouts = (b"1 -1 -1 0;0 6 8,0 6 1\n", b"1 -1 -1 0;0 6 9,0 6 2\n")
+        assert parse(footer) == ParquetFooter(5, ("a", "b"), chunks, layouts)
 
     @pytest.mark.parametrize(
         ("data", "dictionary", "start"),
@@ -155,6 +161,44 @@ class TestWhatIsRead:
         assert footer.columns == ("s", "plain", "list")
         assert [chunk.column for chunk in footer.chunks] == [0, 0, 1, 2]
 
+    def test_layout_holds_all_that_decoding_needs(self) -> None:
+        schema = (
+            element("root", children=2),
+            element("s", children=3, repetition=1),
+            element("x", kind=6, repetition=0),
+            element("list", children=1, repetition=2),
+            element("y", kind=7, length=16, repetition=1),
+            element("empty", repetition=0),
+            element("z", kind=2, repetition=0),
+        )
+        first = row_group(1, place("s", 4, 3, codec=0), place("s", 7, 4, codec=1), place("z", 11, 1))
+        second = row_group(1, place("s", 0, 0), place("s", 12, 6, codec=2), place("z", 18, 1))
+        assert parse(footer_of(schema, 2, first, second)).layouts == (
+            b"-1 -1 1 3,6 -1 0 0,-1 -1 2 1,7 16 1 0,-1 -1 0 0;0 0 3,1 1 4,1 2 6\n",
+            b"2 -1 0 0;0 6 1,0 6 1\n",
+        )
+
+    @pytest.mark.parametrize(
+        ("schema", "chunk"),
+        [
+            ((element("root", children=1), element("a", kind=2)), place("a", 4, 8)),
+            ((element("root", children=1), element("a", kind=1, length=1)), place("a", 4, 8)),
+            ((element("root", children=1), element("a", kind=1, repetition=0)), place("a", 4, 8)),
+            ((element("root", children=1), element("a", kind=1, repetition=1)), place("a", 4, 8)),
+            ((element("root", children=1), element("a", children=1), element("b", kind=1)), place("a", 4, 8)),
+            (ONE_COLUMN, place("a", 4, 8, codec=0)),
+            (ONE_COLUMN, place("a", 4, 7)),
+        ],
+    )
+    def test_each_thing_that_decoding_needs_changes_the_layout(
+        self, schema: tuple[tuple[int, bytes], ...], chunk: tuple[int, bytes]
+    ) -> None:
+        assert parse(footer_of(schema, 1, row_group(1, chunk))).layouts != parse(one_chunk(rows=1)).layouts
+
+    def test_layout_knows_no_names_and_no_places(self) -> None:
+        schema = (element("r", children=1), element("b", kind=1))
+        assert parse(footer_of(schema, 1, row_group(1, place("b", 9, 8)))).layouts == parse(one_chunk()).layouts
+
     def test_columns_of_one_name_stay_apart(self) -> None:
         schema = (element("root", children=2), element("a", kind=1), element("a", kind=1))
         footer = parse(footer_of(schema, 1, row_group(1, place("a", 4, 1), place("a", 5, 1))))
@@ -162,14 +206,14 @@ class TestWhatIsRead:
         assert [chunk.column for chunk in footer.chunks] == [0, 1]
 
     def test_file_without_columns_has_none(self) -> None:
-        assert parse(footer_of((element("root", children=0),), 0)) == ParquetFooter(0, (), ())
-        assert parse(footer_of((element("root"),), 7, row_group(7))) == ParquetFooter(7, (), ())
+        assert parse(footer_of((element("root", children=0),), 0)) == ParquetFooter(0, (), (), ())
+        assert parse(footer_of((element("root"),), 7, row_group(7))) == ParquetFooter(7, (), (), ())
 
     def test_chunk_without_bytes_is_left_out(self) -> None:
         assert parse(footer_of(ONE_COLUMN, 0, row_group(0, place("a", 0, 0)))).chunks == ()
 
     def test_path_in_the_schema_may_be_absent(self) -> None:
-        chunk = struct({3: struct({7: i64(8), 9: i64(4)})})
+        chunk = struct({3: struct({4: i32(6), 7: i64(8), 9: i64(4)})})
         assert parse(footer_of(ONE_COLUMN, 1, row_group(1, chunk))).chunks == (Chunk(0, 4, 12),)
 
     def test_every_kind_of_unknown_field_is_skipped(self) -> None:
@@ -194,7 +238,7 @@ class TestWhatIsRead:
         assert parse(one_chunk(also=unknown, around=unknown)) == parse(one_chunk())
 
     def test_field_of_another_kind_counts_as_absent(self) -> None:
-        chunk = struct({3: struct({7: text("8"), 9: i64(4)})})
+        chunk = struct({3: struct({4: i32(6), 7: text("8"), 9: i64(4)})})
         assert "lacks" in refusal(footer_of(ONE_COLUMN, 1, row_group(1, chunk)))
 
     def test_bytes_after_the_footer_are_ignored(self) -> None:
@@ -246,6 +290,10 @@ class TestWhatIsRefused:
 
     def test_column_without_metadata(self) -> None:
         assert "encrypted" in refusal(footer_of(ONE_COLUMN, 1, row_group(1, struct({2: i64(4)}))))
+
+    def test_chunk_without_codec(self) -> None:
+        chunk = struct({3: struct({7: i64(8), 9: i64(4)})})
+        assert "field 4" in refusal(footer_of(ONE_COLUMN, 1, row_group(1, chunk)))
 
     def test_endless_integer(self) -> None:
         assert "64 bits" in refusal(struct({3: (6, b"\xff" * 1_000_000)})[1])
@@ -338,8 +386,8 @@ class TestFilesThatNoLibraryWrites:
         found = digest_parquet(path)
         assert found.digest == xxhash.xxh3_128_hexdigest(raw)
         assert found.columns == (
-            ("a", xxhash.xxh3_128_hexdigest(raw[30:40] + raw[12:22])),
-            ("b", xxhash.xxh3_128_hexdigest(raw[4:10] + raw[44:64])),
+            ("a", xxhash.xxh3_128_hexdigest(b"1 -1 -1 0;0 6 10,0 6 10\n" + raw[30:40] + raw[12:22])),
+            ("b", xxhash.xxh3_128_hexdigest(b"1 -1 -1 0;0 6 6,0 6 20\n" + raw[4:10] + raw[44:64])),
         )
 
     def test_gaps_between_chunks_count_for_the_blob_alone(self, tmp_path: Path) -> None:

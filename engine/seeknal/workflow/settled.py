@@ -1,0 +1,117 @@
+"""The settled record: what production's last successful run depended on, so that a run with nothing to do takes a blink.
+
+After a run of the whole project, every file that it depended on is remembered with its content digest: the project
+file, the node files, the sources' files, and what each pattern of a source matched. While all of that, the engine and
+the ref are the same, a run would find every node cached; so it need not even parse the project. The record is a memo:
+losing it costs time, and nothing is believed of it that was not checked again (blobs and deliveries included).
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import msgspec
+
+from seeknal.dag.names import PRODUCTION
+from seeknal.dag.project import PROJECT_FILE, Project, node_files
+from seeknal.errors import StoreError
+from seeknal.store.file_memo import FileDigests
+from seeknal.store.filesystem import write_atomically
+from seeknal.store.objects import FORMAT_VERSIONS, decode, encode
+from seeknal.store.store import Store
+from seeknal.version import __version__
+from seeknal.workflow.results import NodeOutcome, RunResult, new_run_id
+
+
+class Settled(msgspec.Struct, frozen=True):
+    """What the state ``head`` of production rests on. ``files``: path → content digest; ``listings``: pattern → paths."""
+
+    engine: str
+    head: str
+    files: dict[str, str]
+    listings: dict[str, list[str]]
+    edges: int
+    published: bool
+    warnings: list[str] = []
+
+
+FORMAT_VERSIONS[Settled] = ("settled", 1)
+
+
+def project_files(project: Project) -> list[Path]:
+    """The files that say what the project is: its settings and its nodes."""
+    settings = project.root / PROJECT_FILE
+    return [*([settings] if settings.is_file() else []), *node_files(project)]
+
+
+def remember(store: Store, settled: Settled) -> None:
+    """Keep the record of a run that left nothing to do."""
+    write_atomically(_path(store), encode(settled), store.temporary_folder)
+
+
+def engine_stamp() -> str:
+    """What this engine is, found without importing DuckDB: our version, and DuckDB's installed files."""
+    spec = find_spec("duckdb")
+    if spec is None or spec.origin is None:
+        return ""
+    stat = os.stat(spec.origin)
+    return f"{__version__}/{spec.origin}/{stat.st_size}/{stat.st_mtime_ns}"
+
+
+def settled_run(project: Project, *, publish: bool) -> tuple[RunResult, Settled] | None:
+    """The result of a plain run of production where there is nothing to do; None where there may be something."""
+    started = time.perf_counter()
+    store = project.store()
+    try:
+        settled = decode(_path(store).read_bytes(), Settled, "the settled record")
+        head = store.refs.read(PRODUCTION)
+        if head is None or head != settled.head or settled.engine != engine_stamp():
+            return None
+        if publish and not (settled.published and _deliveries_stand(store)):
+            return None
+        if not _files_stand(project, store, settled) or not _views_stand(project):
+            return None
+        tree = store.read_tree(store.read_snapshot(head).tree)
+    except (OSError, StoreError):
+        return None
+    if not all(store.is_whole(entry.artifact) for entry in tree.nodes.values()):
+        return None
+    nodes = [
+        NodeOutcome(node_id, "cached", "unchanged", entry.artifact.row_count, 0.0, entry.fingerprint, entry.artifact)
+        for node_id, entry in tree.nodes.items()
+    ]
+    seconds = time.perf_counter() - started
+    return RunResult(new_run_id(), PRODUCTION, "success", seconds, nodes, head, finished_at=time.time()), settled
+
+
+def _path(store: Store) -> Path:
+    return store.root / "memo" / "settled"
+
+
+def _files_stand(project: Project, store: Store, settled: Settled) -> bool:
+    digests = FileDigests(store.root / "memo" / "files", store.temporary_folder)
+    said = {str(path) for path in project_files(project)}
+    if not said <= settled.files.keys():
+        return False
+    if any(sorted(glob.glob(pattern, recursive=True)) != found for pattern, found in settled.listings.items()):
+        return False
+    stands = all(digests.digest(Path(path))[0] == digest for path, digest in settled.files.items())
+    digests.save()
+    return stands
+
+
+def _deliveries_stand(store: Store) -> bool:
+    for files in store.read_deliveries(PRODUCTION).nodes.values():
+        for delivery in files.values():
+            stat = os.stat(delivery.path)
+            if (stat.st_size, stat.st_mtime_ns) != (delivery.size_bytes, delivery.mtime_ns):
+                return False
+    return True
+
+
+def _views_stand(project: Project) -> bool:
+    return all((project.target / name).exists() for name in ("cache", "intermediate", "manifest.json", "run_state.json"))
