@@ -139,7 +139,7 @@ class Project:
         """Run lines of a shell, with ``seeknal`` and ``python`` on the path; stops at the first that fails."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
         done = subprocess.run(
-            ["bash", "-e", "-o", "pipefail", "-c", script],
+            ["bash", "-e", "-c", script],
             cwd=self.root,
             env={**os.environ, "PATH": path, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull},
             stdin=subprocess.DEVNULL,

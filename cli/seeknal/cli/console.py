@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable, Iterable
 from typing import Any, TextIO
 
 import click
@@ -29,9 +30,14 @@ class Console:
         self.stream: TextIO = sys.stderr if to_stderr else sys.stdout
         self.colour = self.stream.isatty() and not os.environ.get("NO_COLOR")
         self.is_terminal = self.stream.isatty()
+        # Takes the lines while something moves at the foot of the terminal.
+        self.above: Callable[[str], None] | None = None
 
     def line(self, text: str = "") -> None:
-        click.echo(text, file=self.stream, color=self.colour)
+        if self.above is not None:
+            self.above(text if self.colour else click.unstyle(text))
+        else:
+            _echo(text, self.stream, colour=self.colour)
 
     def heading(self, text: str) -> None:
         self.line(click.style(text, bold=True))
@@ -52,21 +58,48 @@ class Console:
         """One line for a warning, with its place and hint."""
         self.mark(name, str(problem))
 
+    def errors(self, problems: Iterable[Problem]) -> None:
+        """One line on stderr for each problem, its hint below."""
+        for line in error_lines(problems):
+            if self.above is not None and sys.stderr.isatty():
+                self.above(line if self.colour else click.unstyle(line))
+            else:
+                _to_stderr(line)
+
 
 def print_document(document: Any) -> None:
     """Print the one JSON document of a ``--json`` call."""
-    click.echo(json.dumps(document, indent=2))
+    _echo(json.dumps(document, indent=2), sys.stdout, colour=False)
 
 
 def report_error(error: SeeknalError) -> None:
     """Print an error as one line for each problem: ``error: file.yml:12:5: message``, and its hint below."""
-    colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-    for problem in error.problems():
+    for line in error_lines(error.problems()):
+        _to_stderr(line)
+
+
+def error_lines(problems: Iterable[Problem]) -> list[str]:
+    """Lay out problems as :func:`report_error` prints them."""
+    lines = []
+    for problem in problems:
         where = f"{problem.place}: " if problem.place else ""
-        message = " ".join(problem.message.split())
-        click.echo(f"{click.style('error:', fg='red', bold=True)} {where}{message}", err=True, color=colour)
+        lines.append(f"{click.style('error:', fg='red', bold=True)} {where}{' '.join(problem.message.split())}")
         if problem.hint:
-            click.echo(f"  {click.style('hint:', fg='cyan')} {' '.join(problem.hint.split())}", err=True, color=colour)
+            lines.append(f"  {click.style('hint:', fg='cyan')} {' '.join(problem.hint.split())}")
+    return lines
+
+
+def _to_stderr(line: str) -> None:
+    _echo(line, sys.stderr, colour=sys.stderr.isatty() and not os.environ.get("NO_COLOR"))
+
+
+def _echo(text: str, stream: TextIO, *, colour: bool) -> None:
+    try:
+        click.echo(text, file=stream, color=colour)
+    except BrokenPipeError:
+        # Whoever read along (`head`, say) has seen enough. What a command does must not depend on its readers.
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def table(rows: list[list[str]], headings: list[str], *, indent: str = "  ") -> list[str]:

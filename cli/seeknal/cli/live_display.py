@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 
 class LiveDisplay:
-    """Progress of one run; a context manager. Lines printed meanwhile go above it."""
+    """Progress of one run; a context manager. Lines meanwhile go through :meth:`above`."""
 
-    def __init__(self) -> None:
+    def __init__(self, stream: TextIO) -> None:
         self._progress = Progress(
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("{task.description}", markup=False),
-            console=Console(),
+            console=Console(file=stream),
             transient=True,
+            # The lines come through `above`; what other parts print to stderr belongs where stderr leads.
+            redirect_stdout=False,
+            redirect_stderr=False,
         )
         self._task: Any = None
         self._running: dict[str, None] = {}
@@ -29,6 +33,10 @@ class LiveDisplay:
 
     def __exit__(self, *exception: object) -> None:
         self._progress.stop()
+
+    def above(self, line: str) -> None:
+        """Print a line, styled or not, above the display."""
+        self._progress.console.print(Text.from_ansi(line), soft_wrap=True)
 
     def begin(self, total: int) -> None:
         self._task = self._progress.add_task("", total=total)

@@ -61,7 +61,7 @@ class LazyGroup(click.Group):
             import difflib
 
             close = difflib.get_close_matches(name, COMMANDS, n=2)
-            hint = f" Did you mean {' or '.join(close)}?" if close else ""
+            hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
             raise click.UsageError(f"No such command '{name}'.{hint}", context)
         return super().resolve_command(context, args)
 
@@ -79,7 +79,8 @@ def main(args: list[str] | None = None) -> Any:
     """Run the command line; ends the process with the documented exit code."""
     from seeknal.errors import SeeknalError
 
-    debug = "--debug" in (sys.argv[1:] if args is None else args)
+    given = sys.argv[1:] if args is None else args
+    debug = "--debug" in given
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal cannot show must not become a traceback.
         if hasattr(stream, "reconfigure"):
@@ -90,19 +91,27 @@ def main(args: list[str] | None = None) -> Any:
     except SeeknalError as error:
         if debug:
             raise
-        from seeknal.cli.console import report_error
+        from seeknal.cli.console import print_document, report_error
 
         report_error(error)
+        if "--json" in given:
+            # A command prints its own document last, so none was printed where it raised.
+            errors = [str(problem) for problem in error.problems()]
+            print_document({"schema_version": 1, "status": "failed", "errors": errors})
         sys.exit(error.exit_code)
-    except click.exceptions.Abort:
-        click.echo("aborted", err=True)
-        sys.exit(130)
-    except KeyboardInterrupt:
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        # click makes the one of the other.
         click.echo("interrupted", err=True)
         sys.exit(130)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except RuntimeError as error:
+        if debug or str(error) != "Query interrupted":
+            raise
+        # What DuckDB makes of a Ctrl-C during a query.
+        click.echo("interrupted", err=True)
+        sys.exit(130)
     except BrokenPipeError:
         # The reader (`head`, say) has seen enough.
         sys.stderr.close()

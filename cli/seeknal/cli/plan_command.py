@@ -81,10 +81,11 @@ def _plan_production(
             console.problem("warning", warning)
         manifest = session.manifest
         change = session.plan(PRODUCTION, RunOptions(filters=Filters(tags=tags, exclude_tags=exclude_tags)))
-        session.show_manifest()
         console.line(f"Parsing project: {project.name}")
         console.line(f"  Path: {project.root}")
-        console.mark("ok", "Manifest generated: target/manifest.json")
+        if not change.problems:
+            session.show_manifest()
+            console.mark("ok", "Manifest generated: target/manifest.json")
         console.line(f"  Nodes: {len(manifest.nodes)}")
         console.line(f"  Edges: {len(manifest.edges)}")
         lines = summary_lines(change) if summary else change_lines(change, console) if change.base else []
@@ -95,8 +96,10 @@ def _plan_production(
             console.heading("Execution Plan")
             for line in forecast_lines(list(change.forecast), {n: node.tags for n, node in manifest.nodes.items()}):
                 console.line(line)
+        console.errors(change.problems)
         _write(change.to_dict(), output, console, as_json)
-        session.compiled.analysis.check()
+        if change.problems:
+            return 1
         return 3 if detailed_exitcode and change.has_changes else 0
 
 
@@ -111,7 +114,7 @@ def plan_environment(
     as_json: bool = False,
 ) -> int:
     """Plan a change for an environment: `seeknal plan ENV` and `seeknal env plan ENV`."""
-    from seeknal.cli.plan_report import change_lines, summary_lines
+    from seeknal.cli.plan_report import change_lines, problem_lines, summary_lines
     from seeknal.workflow.environment import EnvironmentManager
 
     saved = EnvironmentManager(project.target).plan(env_name)
@@ -121,7 +124,7 @@ def plan_environment(
     console.line("  Base: production (latest state)" if change.base else "  Base: none (production was never run)")
     console.line("  Target: seeknal/ directory (current state)")
     console.line()
-    for line in summary_lines(change) if summary else change_lines(change, console):
+    for line in summary_lines(change) if summary else [*change_lines(change, console), *problem_lines(change, console)]:
         console.line(line)
     _write(saved.to_dict() if not as_json else change.to_dict(), output, console, as_json)
     console.line()

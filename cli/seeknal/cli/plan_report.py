@@ -91,14 +91,16 @@ def _execution_lines(change: ChangePlan) -> list[str]:
 
 
 def _action_lines(change: ChangePlan, console: Console) -> list[str]:
-    lines: list[str] = []
-    if change.problems:
-        lines += ["", f"{console.symbol('error')} Queries that no longer work:"]
-        for problem in change.problems:
-            lines.append(f"  - {problem}")
-    if change.actions:
-        lines += ["", f"{console.symbol('warning')} Action Required:", *(f"  - {action}" for action in change.actions)]
-    return lines
+    if not change.actions:
+        return []
+    return ["", f"{console.symbol('warning')} Action Required:", *(f"  - {action}" for action in change.actions)]
+
+
+def problem_lines(change: ChangePlan, console: Console) -> list[str]:
+    """What no longer works, as part of a plan that may be made all the same."""
+    if not change.problems:
+        return []
+    return ["", f"{console.symbol('error')} What no longer works:", *(f"  - {problem}" for problem in change.problems)]
 
 
 def _bare(node_id: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import click
 
 from seeknal.cli.console import RULE, Console, print_document
 from seeknal.cli.options import json_option, open_project, project_option
-from seeknal.errors import RefusedError, UsageError
+from seeknal.errors import Problem, RefusedError, UsageError
 
 
 def promotion_options(function: Any) -> Any:
@@ -86,9 +87,9 @@ def promote_environment(
     console.line(f"  Breaking changes: {_count(promotion, 'breaking')}")
     console.line(f"  Promoted at: {timestamp(head.created_at if head else 0.0).replace('T', ' ')}")
     console.line(RULE)
-    for error in errors:
-        console.mark("error", str(error))
-    _document(as_json, promotion, snapshot, "failed" if errors else "success")
+    problems = [problem for error in errors for problem in error.problems()]
+    console.errors(problems)
+    _document(as_json, promotion, snapshot, "failed" if errors else "success", problems)
     return 1 if errors else 0
 
 
@@ -122,7 +123,9 @@ def _ask(promotion: Any) -> None:
         raise RefusedError("not promoted", hint="give --yes to promote without being asked")
 
 
-def _document(as_json: bool, promotion: Any, snapshot: str | None, status: str) -> None:
+def _document(
+    as_json: bool, promotion: Any, snapshot: str | None, status: str, problems: Sequence[Problem] = ()
+) -> None:
     if as_json:
         print_document(
             {
@@ -132,5 +135,6 @@ def _document(as_json: bool, promotion: Any, snapshot: str | None, status: str) 
                 "status": status,
                 "snapshot": snapshot,
                 "changed_nodes": promotion.changed_nodes(),
+                "errors": [str(problem) for problem in problems],
             }
         )

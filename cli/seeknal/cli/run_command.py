@@ -149,7 +149,7 @@ def _run_production(project: Any, options: Any, console: Console, look_only: boo
         if look_only:
             forecast = session.prepare_run(PRODUCTION, options).forecast()
             return show_forecast(forecast, manifest, console, as_json, PRODUCTION, forecast_lines)
-        report = RunReport(console, parallel=options.parallel)
+        report = RunReport(console, parallel=options.parallel, continue_on_error=options.continue_on_error)
         with stop_on_signals() as stop, report.live():
             result = session.run(PRODUCTION, options, listener=report, stop=stop, publish=publish)
         return finish(report, result, as_json, stop)
@@ -210,7 +210,7 @@ def apply_environment(
         if look_only:
             forecast = applying.session.prepare_run(applying.name, options).forecast()
             return show_forecast(forecast, applying.session.manifest, console, as_json, applying.name, forecast_lines)
-        report = RunReport(console, parallel=options.parallel)
+        report = RunReport(console, parallel=options.parallel, continue_on_error=options.continue_on_error)
         with stop_on_signals() as stop, report.live():
             applied = applying.run(options, listener=report, stop=stop, publish=publish)
         if applied.result.status == "success":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from seeknal.cli.console import RULE, Console
+from seeknal.dag.names import PRODUCTION
 from seeknal.workflow.events import (
     Committed,
     Delivered,
@@ -25,23 +27,29 @@ MOST_CACHED_LINES = 50
 class RunReport:
     """Prints a run's events in the order they come; a node's lines stand together."""
 
-    def __init__(self, console: Console, *, parallel: bool) -> None:
+    def __init__(self, console: Console, *, parallel: bool, continue_on_error: bool = False) -> None:
         self.console = console
         self.parallel = parallel
+        self.continue_on_error = continue_on_error
         self._total = 0
         self._executing = False
         self._held: list[str] = []
         self._live: Any = None
 
-    def live(self) -> AbstractContextManager[Any]:
-        """A live display while the run lasts, where stdout is a terminal."""
+    @contextmanager
+    def live(self) -> Iterator[None]:
+        """Keep up a live display while the block runs, where somebody watches at a terminal."""
         if not self.console.is_terminal:
-            return nullcontext()
+            yield
+            return
         from seeknal.cli.live_display import LiveDisplay
 
-        self._live = LiveDisplay()
-        display: AbstractContextManager[Any] = self._live
-        return display
+        with LiveDisplay(self.console.stream) as display:
+            self._live, self.console.above = display, display.above
+            try:
+                yield
+            finally:
+                self._live = self.console.above = None
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, RunStarted):
@@ -103,11 +111,8 @@ class RunReport:
             if event.row_count is not None:
                 self.console.line(f"  Rows: {event.row_count:,}")
         else:
-            for problem in event.problems:
-                where = f"{problem.place}: " if problem.place else ""
-                self.console.line(f"  FAILED: {where}{problem.message}")
-                if problem.hint:
-                    self.console.line(f"    hint: {problem.hint}")
+            self.console.line(f"  FAILED in {event.duration_seconds:.2f}s")
+            self.console.errors(event.problems)
 
     def summary(self, result: RunResult) -> None:
         """Print how the run ended."""
@@ -127,9 +132,10 @@ class RunReport:
             console.line(f"  Max concurrent: {result.most_concurrent} nodes")
         console.line(RULE)
         for error in result.delivery_errors:
-            console.mark("error", str(error))
+            console.errors(error.problems())
         if result.status == "failed" and result.count("failed"):
-            console.mark("error", f"{result.count('failed')} node(s) failed; production and other environments are as they were")
+            failed = ", ".join(_bare(node.node_id) for node in result.nodes if node.status == "failed")
+            console.mark("warning", f"{failed} failed; {_what_stands(result, continued=self.continue_on_error)}")
 
     def _saved(self, result: RunResult) -> str:
         """What running side by side saved, against the sum of the nodes' own durations; only where it did."""
@@ -149,6 +155,14 @@ def forecast_lines(forecast: list[Forecast], tags: dict[str, list[str]]) -> list
     perhaps = sum(entry.action == "MAY RUN" for entry in forecast)
     more = f", {perhaps} more if what they read changes" if perhaps else ""
     return [*lines, f"Total: {len(forecast)} nodes, {certain} to run{more}"]
+
+
+def _what_stands(result: RunResult, *, continued: bool) -> str:
+    """What readers of the environment see after a run that failed."""
+    name = "production" if result.environment == PRODUCTION else f"environment '{result.environment}'"
+    if continued:
+        return f"{name} keeps what it had of that and of what depends on it, marked stale"
+    return f"{name} is as it was, and what was finished is not done again"
 
 
 def _bare(node_id: str) -> str:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during a run: the first asks it to stop, the second insists."""
+"""Ctrl-C and SIGTERM during a run: the first asks it to stop, the second insists, the third ends it on the spot."""
 
 from __future__ import annotations
 
@@ -21,16 +21,22 @@ def stop_on_signals() -> Iterator[StopRequest]:
     stop = StopRequest()
     stop.watch = True
 
+    asked = 0
+    # A query in this very process does not look at the clock.
+    clock = threading.Timer(stop.grace_seconds, interrupt_queries)
+    clock.daemon = True
+
     def handle(number: int, frame: FrameType | None) -> None:
-        if not stop.requested:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
             click.echo("\nstopping: running nodes may finish; once more to stop at once", err=True)
-            # A query in this very process does not look at the clock.
-            timer = threading.Timer(stop.grace_seconds, interrupt_queries)
-            timer.daemon = True
-            timer.start()
+            clock.start()
         stop.request(number)
-        if stop.insists:
-            # A query in this very process ends only by an exception.
+        if asked == 2:
+            interrupt_queries()
+        elif asked > 2:
+            # Not at once: an exception out of a query leaves DuckDB's module in disorder.
             raise KeyboardInterrupt
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -39,5 +45,9 @@ def stop_on_signals() -> Iterator[StopRequest]:
     except KeyboardInterrupt:
         sys.exit(128 + (stop.signal_number or signal.SIGINT))
     finally:
+        clock.cancel()
+        if clock.is_alive():
+            # A thread that outlives the main one keeps DuckDB's objects from being freed in order.
+            clock.join()
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from seeknal.dag.canonical import canonical_sql, tokens
+from seeknal.dag.canonical import canonical_sql
 from seeknal.dag.change import ChangeCategory
 from seeknal.dag.sql_shape import OutputColumn, QueryShape, Star, shape_of
+from seeknal.dag.tokens import tokens
 
 # Parts of a SELECT by sqlglot's name, and what to call them when they changed.
 _CLAUSES = {

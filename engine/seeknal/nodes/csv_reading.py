@@ -21,6 +21,7 @@ from seeknal.errors import NodeFailedError, Place, Problem, ProjectError
 from seeknal.nodes.csv_text import (
     LONGEST_LINE_BYTES,
     NOT_UTF8_HINT,
+    OTHER_ENDING_HINT,
     UNCLOSED,
     UNCLOSED_HINT,
     Dialect,
@@ -87,7 +88,7 @@ def tables(connection: DuckDBPyConnection, request: ReadRequest, columns: Column
     dialect = dialect_of(request)
     wanted = tuple(name for name, _ in columns)
     problems: list[Problem] = []
-    shapes: list[tuple[str, tuple[str, ...], int, bool]] = []
+    shapes: list[tuple[str, tuple[str, ...], Head, bool]] = []
     for file, head in _heads(request, dialect).items():
         names = _names(request, file, head, dialect, wanted)
         lacking = [name for name in wanted if find_name(name, names) is None]
@@ -95,7 +96,8 @@ def tables(connection: DuckDBPyConnection, request: ReadRequest, columns: Column
             _refuse_other_delimiter(request, file, names, dialect, head)
         _refuse_duplicates(request, file, names, wanted, head)
         problems += [lacking_column(request, name, file, names, head.line) for name in lacking]
-        shapes.append((file, names, head.skipped, file.endswith(".gz")))
+        shape = msgspec.structs.replace(head, fields=(), line=0)
+        shapes.append((file, names, shape, file.endswith(".gz")))
     if problems:
         raise ProjectError(problems)
     grouped = [(shape, [shape[0] for shape in group]) for shape, group in groupby(shapes, lambda shape: shape[1:])]
@@ -103,10 +105,10 @@ def tables(connection: DuckDBPyConnection, request: ReadRequest, columns: Column
         RawTable(
             tuple(files),
             "read_csv",
-            _options(dialect, len(names), skipped, is_compressed=is_compressed),
+            _options(dialect, len(names), head, is_compressed=is_compressed),
             tuple(RawColumn(name, f"c{i}", "VARCHAR", dialect.null_texts) for i, name in enumerate(names)),
         )
-        for (names, skipped, is_compressed), files in grouped
+        for (names, head, is_compressed), files in grouped
     ]
 
 
@@ -149,8 +151,7 @@ def explain(request: ReadRequest, file: str, message: str) -> NodeFailedError:
     place = Place(shown, line_of_record(file, dialect, int(record[1])) if record else 0)
     other = line_of_other_ending(file, dialect) if "invalid state" in message or "unterminated" in message else None
     if other and (not record or other[0] == place.line):
-        text = f"the line ends in {other[2]}, those before it end in {other[1]}"
-        return NodeFailedError(text, place=Place(shown, other[0]), hint="make the line endings the same throughout")
+        return NodeFailedError(other[1], place=Place(shown, other[0]), hint=OTHER_ENDING_HINT)
     if match := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", message):
         line_of_names = "header" if dialect.header else "first row"
         text = f"the row has {_counted(int(match[2]))}, but the {line_of_names} has {int(match[1])}"
@@ -248,8 +249,9 @@ def _refuse_other_delimiter(
             )
 
 
-def _options(dialect: Dialect, width: int, skipped: int, *, is_compressed: bool) -> tuple[str, ...]:
+def _options(dialect: Dialect, width: int, head: Head, *, is_compressed: bool) -> tuple[str, ...]:
     columns = ", ".join(f"'c{index}': 'VARCHAR'" for index in range(width))
+    line_ending = head.line_ending.replace("\r", "\\r").replace("\n", "\\n")
     return (
         "auto_detect=false",
         f"columns={{{columns}}}",
@@ -258,7 +260,7 @@ def _options(dialect: Dialect, width: int, skipped: int, *, is_compressed: bool)
         f"escape={literal(dialect.escape)}",
         "comment=''",
         f"header={str(dialect.header).lower()}",
-        f"skip={skipped}",
+        f"skip={head.skipped}",
         f"nullstr=[{', '.join(map(literal, dialect.null_texts))}]",
         "allow_quoted_nulls=false",
         f"encoding={literal(dialect.encoding)}",
@@ -267,6 +269,7 @@ def _options(dialect: Dialect, width: int, skipped: int, *, is_compressed: bool)
         "null_padding=false",
         "ignore_errors=false",
         "hive_partitioning=false",
+        *((f"new_line='{line_ending}'",) if line_ending else ()),
     )
 
 

@@ -97,7 +97,8 @@ def _decode_line(text: str, number: int) -> Any:
         return _DECODER.decode(text.strip())
     except json.JSONDecodeError as error:
         at_end = error.pos >= len(text.strip())
-        raise _Malformed("the line ends too early" if at_end else error.msg, number, error.pos + 1 + len(text) - len(text.lstrip())) from None
+        column = len(text) - len(text.lstrip()) + error.pos + 1
+        raise _Malformed("the line ends too early" if at_end else error.msg, number, column) from None
 
 
 def _rows_of_text(text: str, layout: str) -> Iterator[tuple[int, Any]]:

@@ -114,6 +114,8 @@ class Workbench:
                 "autoinstall_known_extensions": False,
             },
         )
+        # A slow query would draw its progress on stdout, which belongs to whoever runs us.
+        connection.execute("SET enable_progress_bar = false")
         return connection
 
     def _tuned(self, connection: Any, threads: int, memory_limit_bytes: int) -> Any:

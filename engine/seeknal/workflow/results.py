@@ -98,7 +98,13 @@ class RunResult:
             "duration_seconds": round(self.duration_seconds, 6),
             "snapshot": self.snapshot,
             "nodes": [node.to_dict() for node in self.nodes],
+            "errors": [str(problem) for problem in self.problems()],
         }
+
+    def problems(self) -> list[Problem]:
+        """Everything that went wrong: in nodes, then in deliveries."""
+        in_nodes = [problem for node in self.nodes for problem in node.problems]
+        return in_nodes + [problem for error in self.delivery_errors for problem in error.problems()]
 
 
 @dataclass(frozen=True)

@@ -190,6 +190,8 @@ class Session:
             run = self.prepare_run(environment, options, listener=listener, stop=stop, workers=workers)
             head = self.store.refs.read(environment)
             records = self._records()
+            # Refuses a run id that cannot be one before anything is executed.
+            records.get_run(run.run_id)
             result, tree = run.execute()
             if result.executed or result.status != "success":
                 _record(records, result)

@@ -1,8 +1,9 @@
 """Content digests of files outside the store, remembered by their stat, so that an unchanged file is not read again.
 
-A remembered digest counts only while size, mtime and inode are the same, and only where the file had been
-left alone for a while when it was read: a file changed twice within one tick of the disk's clock keeps its mtime.
-(Git calls such entries racily clean.)
+A remembered digest counts only while size, times and inode are the same, and only where the file had been
+left alone for a while when it was read: a file changed twice within one tick of the disk's clock keeps its times.
+(Git calls such entries racily clean.) The time of the last change of anything (ctime) is there because tools that
+copy and unpack set the other one (mtime) to what they like.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import TypeAlias
 
-from seeknal.errors import CorruptObjectError
+from seeknal.errors import StoreError
 from seeknal.store.column_digests import digest_file
 from seeknal.store.filesystem import write_atomically
 from seeknal.store.objects import FileMemo, decode, encode
 
 # Coarser than the timestamps of any file system that we meet (HFS+ and ext3: 1 s).
 RACY_NS = 2_000_000_000
+
+_Stat: TypeAlias = tuple[int, int, int, int]
 
 
 class FileDigests:
@@ -29,7 +33,7 @@ class FileDigests:
     def __init__(self, memo_path: Path, temporary_folder: Path) -> None:
         self._memo_path = memo_path
         self._temporary_folder = temporary_folder
-        self._files: dict[str, tuple[int, int, int, str, int]] | None = None
+        self._files: dict[str, tuple[_Stat, str, int]] | None = None
         self._changed = False
         self.asked: dict[str, str] = {}
         self.listings: dict[str, list[str]] = {}
@@ -47,15 +51,15 @@ class FileDigests:
     def _digest(self, path: Path) -> tuple[str, int]:
         files = self._load()
         stat = os.stat(path)
+        now = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
         known = files.get(str(path))
         if known is not None:
-            size, mtime_ns, inode, digest, read_at_ns = known
-            unchanged = (size, mtime_ns, inode) == (stat.st_size, stat.st_mtime_ns, stat.st_ino)
-            if unchanged and read_at_ns - mtime_ns > RACY_NS:
-                return digest, size
+            before, digest, read_at_ns = known
+            if before == now and read_at_ns - stat.st_mtime_ns > RACY_NS:
+                return digest, stat.st_size
         read_at_ns = time.time_ns()
         digest, size = digest_file(path)
-        files[str(path)] = (size, stat.st_mtime_ns, stat.st_ino, digest, read_at_ns)
+        files[str(path)] = (now, digest, read_at_ns)
         self._changed = True
         return digest, size
 
@@ -65,10 +69,10 @@ class FileDigests:
             write_atomically(self._memo_path, encode(FileMemo(self._files)), self._temporary_folder)
             self._changed = False
 
-    def _load(self) -> dict[str, tuple[int, int, int, str, int]]:
+    def _load(self) -> dict[str, tuple[_Stat, str, int]]:
         if self._files is None:
             try:
                 self._files = decode(self._memo_path.read_bytes(), FileMemo, "the file memo").files
-            except (FileNotFoundError, CorruptObjectError):
+            except (OSError, StoreError):
                 self._files = {}
         return self._files

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import os
 import sys
@@ -49,7 +50,7 @@ def write_atomically(path: Path, data: bytes, temporary_folder: Path, *, durable
             os.close(descriptor)
         place(temporary, path)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
     if durable:
@@ -65,8 +66,18 @@ def place(temporary: Path, path: Path) -> None:
         os.replace(temporary, path)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it that are missing, durably; does nothing where it is there."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder)
+    sync_folder(folder.parent)
+
+
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
+    """Make the names in a folder durable, or a file's content."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -75,40 +86,48 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_filesystem(folder: Path, new_files: Callable[[], list[Path]]) -> None:
-    """Make everything written below ``folder`` durable, together.
+    """Make everything written below ``folder`` durable, together. Raises OSError where the disk failed.
 
-    One ``syncfs`` where the system has it; else an fsync for each of ``new_files()`` and of their folders.
+    One ``syncfs`` where the system has it; else an fsync for each of ``new_files()`` and of the folders above them,
+    and a ``sync`` for what an earlier process left behind.
     """
-    syncfs = _syncfs()
-    if syncfs is not None:
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            if syncfs(descriptor) == 0:
-                return
-        finally:
-            os.close(descriptor)
-    folders = set()
+    if _sync_at_once(folder):
+        return
+    folders = {folder}
     for path in new_files():
         with contextlib.suppress(FileNotFoundError):
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            folders.add(path.parent)
+            sync_folder(path)
+            folders.update(parent for parent in path.parents if parent.is_relative_to(folder))
     for parent in folders:
         sync_folder(parent)
+    os.sync()
+
+
+def _sync_at_once(folder: Path) -> bool:
+    syncfs = _syncfs()
+    if syncfs is None:
+        return False
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        failure = syncfs(descriptor)
+    finally:
+        os.close(descriptor)
+    if failure in (0, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
+        return not failure
+    # The system says so once; an fsync of the same file could succeed after it.
+    raise OSError(failure, os.strerror(failure), str(folder))
 
 
 @cache
 def _syncfs() -> Callable[[int], int] | None:
+    """The system's ``syncfs``, giving 0 or an error number; None where there is none."""
     if not sys.platform.startswith("linux"):
         return None
     try:
-        function: Callable[[int], int] = ctypes.CDLL(None, use_errno=True).syncfs
+        function = ctypes.CDLL(None, use_errno=True).syncfs
     except (OSError, AttributeError):
         return None
-    return function
+    return lambda descriptor: ctypes.get_errno() if function(descriptor) else 0
 
 
 @contextlib.contextmanager
@@ -138,6 +157,11 @@ def link_atomically(target: Path, link: Path) -> None:
         except OSError:
             raise IsADirectoryError(str(link)) from None
     link.parent.mkdir(parents=True, exist_ok=True)
-    temporary = link.with_name(f".{link.name}.{os.getpid()}.{next(_serial)}")
+    temporary = link.with_name(f".{temporary_name(link.parent).name}")
     os.symlink(relative, temporary)
-    os.replace(temporary, link)
+    try:
+        os.replace(temporary, link)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise

@@ -6,17 +6,20 @@
 - *tree*: node → fingerprint and artifact, for a whole project.
 - *snapshot*: an environment's state at one moment: a tree, a manifest, what came before, who and why.
 
-Every stored object starts with a line that names its kind and format version, so that a newer one is refused
-instead of misread. Digests are 32 hexadecimal digits (xxh3_128) unless said otherwise.
+Every stored object starts with a line: ``seeknal``, its kind, its format version, and the digest of what follows. So
+a newer one is refused instead of misread, and a damaged one is noticed, also where its name is not its digest.
+Digests are 32 hexadecimal digits (xxh3_128) unless said otherwise.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any, TypeVar
 
 import msgspec
 
 from seeknal.errors import CorruptObjectError, FormatTooNewError
+from seeknal.store.filesystem import digest_bytes
 from seeknal.version import __version__
 
 
@@ -153,9 +156,12 @@ class Deliveries(msgspec.Struct, frozen=True):
 
 
 class FileMemo(msgspec.Struct, frozen=True):
-    """Content digests of files outside the store: path → (size, mtime in ns, inode, digest, when it was read)."""
+    """Content digests of files outside the store: path → (stat, digest, when it was read, in ns since 1970).
 
-    files: dict[str, tuple[int, int, int, str, int]] = {}
+    The stat is the size in bytes, the times of the last change of content and of anything, in ns, and the inode.
+    """
+
+    files: dict[str, tuple[tuple[int, int, int, int], str, int]] = {}
 
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -170,38 +176,47 @@ FORMAT_VERSIONS: dict[type[msgspec.Struct], tuple[str, int]] = {
     FileMemo: ("file-memo", 1),
 }
 
+_HEADER = re.compile(rb"seeknal ([a-z-]{1,32}) ([1-9][0-9]{0,8})( .*)?", re.DOTALL)
+
 _encoder = msgspec.msgpack.Encoder()
 _decoders: dict[type[msgspec.Struct], msgspec.msgpack.Decoder[Any]] = {}
 
 
 def encode(value: msgspec.Struct) -> bytes:
-    """Serialise an object: a line with kind and format version, then msgpack. Equal values give equal bytes."""
+    """Serialise an object: a line with kind, format version and digest, then msgpack.
+
+    Equal values give equal bytes, where their mappings have one order.
+    """
     kind, version = FORMAT_VERSIONS[type(value)]
-    return f"seeknal {kind} {version}\n".encode() + _encoder.encode(value)
+    body = _encoder.encode(value)
+    return f"seeknal {kind} {version} {digest_bytes(body)}\n".encode() + body
 
 
 def decode(data: bytes, expected: type[T], name: str) -> T:
     """Read an object back. ``name`` is what error messages call it.
 
-    Raises FormatTooNewError or CorruptObjectError.
+    Raises FormatTooNewError or CorruptObjectError, whatever the bytes are.
     """
     kind, version = FORMAT_VERSIONS[expected]
-    header, separator, body = data.partition(b"\n")
-    words = header.split(b" ")
-    if not separator or len(words) != 3 or words[0] != b"seeknal" or not words[2].isdigit():
-        raise CorruptObjectError(f"{name} is not a stored {kind}", hint="run `seeknal run`; it rebuilds what is missing")
-    if words[1] != kind.encode():
-        raise CorruptObjectError(f"{name} is a stored {words[1].decode(errors='replace')}, not a {kind}")
-    if int(words[2]) > version:
+    header, _, body = data.partition(b"\n")
+    # The first three words keep their meaning in every version.
+    found = _HEADER.fullmatch(header)
+    if found is None:
+        raise CorruptObjectError(f"{name} is not a stored {kind}")
+    if found[1] != kind.encode():
+        raise CorruptObjectError(f"{name} is a stored {found[1].decode()}, not a {kind}")
+    if int(found[2]) > version:
         raise FormatTooNewError(
-            f"{name} has format {int(words[2])}; this is Seeknal {__version__}, which reads up to {version}",
+            f"{name} has format {int(found[2])}; this is Seeknal {__version__}, which reads up to {version}",
             hint="upgrade Seeknal",
         )
+    if found[3] != b" " + digest_bytes(body).encode():
+        raise CorruptObjectError(f"{name} is damaged: its content does not match its digest")
     decoder = _decoders.get(expected)
     if decoder is None:
         decoder = _decoders[expected] = msgspec.msgpack.Decoder(expected)
     try:
         value: T = decoder.decode(body)
-    except (msgspec.DecodeError, ValueError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise CorruptObjectError(f"{name} is damaged: {error}") from error
     return value

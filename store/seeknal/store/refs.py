@@ -1,7 +1,8 @@
 """Refs: environment name → snapshot digest. The only mutable thing that readers start from.
 
 A ref moves by compare-and-swap under a lock, durably, and every move is a line in the ref's log:
-``<time> <old> <new> <who> <why>``, tab-separated, ``-`` for none.
+``<time> <old> <new> <who> <why>``, tab-separated, ``-`` for none. The line is written first, so a crash may leave one
+without its move; the next line then does not start from where that one leads.
 """
 
 from __future__ import annotations
@@ -13,21 +14,32 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from seeknal.errors import CorruptObjectError
+from seeknal.errors import CorruptObjectError, NameNotAllowedError
 from seeknal.store.filesystem import locked, sync_folder, write_atomically
 
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
+_BESIDE = (".log", ".lock")
+_LINE = re.compile(r"([0-9]+\.[0-9]+)\t([0-9a-f]{32}|-)\t([0-9a-f]{32}|-)\t([^\t]*)\t([^\t]*)")
 _DIGEST = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
 class RefMove:
-    """One line of a ref's log."""
+    """One line of a ref's log. ``at`` is in seconds since 1970."""
 
     at: float
     old: str | None
     new: str | None
     who: str
     why: str
+
+
+def check_ref_name(name: str) -> None:
+    """Raise NameNotAllowedError where a ref's name would not be a file's, or that of another ref's log or lock."""
+    if not _NAME.fullmatch(name):
+        raise NameNotAllowedError(f"'{name}' cannot name a ref", hint="use letters, digits, '_', '-' and '.'")
+    if name.endswith(_BESIDE):
+        raise NameNotAllowedError(f"'{name}' cannot name a ref", hint=f"choose one without {' or '.join(_BESIDE)}")
 
 
 class Refs:
@@ -43,6 +55,8 @@ class Refs:
             text = (self._folder / name).read_text(encoding="ascii", errors="replace").strip()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise CorruptObjectError(f"the ref of environment '{name}' cannot be read: {error.strerror}") from error
         if not _DIGEST.fullmatch(text):
             raise CorruptObjectError(
                 f"the ref of environment '{name}' is damaged",
@@ -56,18 +70,19 @@ class Refs:
             entries = os.listdir(self._folder)
         except FileNotFoundError:
             return []
-        return sorted(name for name in entries if not name.endswith((".log", ".lock")))
+        return sorted(name for name in entries if not name.endswith(_BESIDE))
 
     def compare_and_swap(self, name: str, expected: str | None, new: str | None, *, who: str, why: str) -> bool:
         """Move a ref from ``expected`` to ``new`` (None removes it); False where it stands elsewhere.
 
-        After True, the move is durable and the log has its line.
+        After True, the move is durable and the log has its line. Raises NameNotAllowedError, CorruptObjectError, and
+        OSError where the disk failed: then the ref stands where it stood, or where it should.
         """
+        check_ref_name(name)
         with locked(self._folder / f"{name}.lock"):
             if self.read(name) != expected:
                 return False
-            # The log comes first: a ref that moved without a line could not be traced; a line without a move
-            # is seen to be one, because the next line does not start from it.
+            # The log comes first: a ref that moved without a line could not be traced.
             self._append(name, RefMove(time.time(), expected, new, who, why))
             if new is None:
                 (self._folder / name).unlink(missing_ok=True)
@@ -77,23 +92,48 @@ class Refs:
             return True
 
     def _append(self, name: str, move: RefMove) -> None:
-        who, why = (text.replace("\t", " ").replace("\n", " ") for text in (move.who, move.why))
-        line = f"{move.at:.6f}\t{move.old or '-'}\t{move.new or '-'}\t{who}\t{why}\n"
-        descriptor = os.open(self._folder / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        who, why = (re.sub(r"[\t\r\n]", " ", text) for text in (move.who, move.why))
+        line = f"{move.at:.6f}\t{move.old or '-'}\t{move.new or '-'}\t{who}\t{why}\n".encode(errors="replace")
+        descriptor = os.open(self._folder / f"{name}.log", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            os.write(descriptor, line.encode())
+            size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                # The line before was torn; it shall not take this one along.
+                line = b"\n" + line
+            while line:
+                line = line[os.write(descriptor, line) :]
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
 
     def log(self, name: str) -> Iterator[RefMove]:
-        """The moves of a ref, oldest first. A torn last line is left out."""
+        """The moves of a ref, oldest first; lines that are torn or were not followed by their move are left out."""
+        # In this order: a move in between is then left out, and makes none before it look undone.
+        now: str | None
         try:
-            text = (self._folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
+            now = self.read(name)
+        except CorruptObjectError:
+            now = "unknown"
+        try:
+            text = (self._folder / f"{name}.log").read_bytes().decode(errors="replace")
         except FileNotFoundError:
             return
-        for line in text.splitlines():
-            fields = line.split("\t")
-            if len(fields) == 5:
-                at, old, new, who, why = fields
-                yield RefMove(float(at), None if old == "-" else old, None if new == "-" else new, who, why)
+        found = [_move(line) for line in text.split("\n")[:-1] if line]
+        for index, move in enumerate(found):
+            if move is None:
+                continue
+            if index + 1 < len(found):
+                following = found[index + 1]
+                stood = following is None or following.old == move.new
+            else:
+                stood = now in (move.new, "unknown")
+            if stood:
+                yield move
+
+
+def _move(line: str) -> RefMove | None:
+    fields = _LINE.fullmatch(line)
+    if fields is None:
+        return None
+    at, old, new, who, why = fields.groups()
+    return RefMove(float(at), None if old == "-" else old, None if new == "-" else new, who, why)

@@ -30,10 +30,11 @@ from typing import TypeVar
 
 import msgspec
 
-from seeknal.errors import CorruptObjectError
+from seeknal.errors import CorruptObjectError, StoreError
 from seeknal.store.column_digests import digest_file, digest_parquet
 from seeknal.store.filesystem import (
     digest_bytes,
+    make_folder,
     place,
     sync_filesystem,
     temporary_name,
@@ -51,7 +52,7 @@ from seeknal.store.objects import (
     decode,
     encode,
 )
-from seeknal.store.refs import Refs
+from seeknal.store.refs import Refs, check_ref_name
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -68,7 +69,7 @@ class Store:
     def prepare(self) -> None:
         """Make the folders that writing needs; does nothing where they are there."""
         for name in ("tmp", "blobs", "actions", "refs"):
-            (self.root / name).mkdir(parents=True, exist_ok=True)
+            make_folder(self.root / name)
 
     # blobs
 
@@ -103,13 +104,14 @@ class Store:
 
     def _place_blob(self, temporary: Path, blob: Blob) -> None:
         path = self.blob_path(blob)
-        # A blob of the right size that is already there is left alone: readers may have it open.
-        if self._has(path, blob.size_bytes):
+        # It counts as written even where it is there: whoever put it there may have died before it was durable.
+        self._written.append(path)
+        # A good one is left alone, because readers may have it open. A bad one is what a power cut can leave behind.
+        if self._has(path, blob.size_bytes) and digest_file(path)[0] == blob.digest:
             temporary.unlink()
             return
         os.chmod(temporary, 0o444)
         place(temporary, path)
-        self._written.append(path)
 
     @staticmethod
     def _has(path: Path, size_bytes: int) -> bool:
@@ -132,7 +134,7 @@ class Store:
         try:
             data = self._action_path(fingerprint).read_bytes()
             record = decode(data, ActionRecord, f"action {fingerprint}")
-        except (OSError, CorruptObjectError):
+        except (OSError, StoreError):
             return None
         if record.fingerprint != fingerprint or not self.is_whole(record.artifact):
             return None
@@ -165,19 +167,22 @@ class Store:
         return self.root / "manifests" / f"{fingerprint}.json"
 
     def write_manifest(self, fingerprint: str, text: str) -> Path:
-        """Keep a manifest's JSON under its SHA-256 fingerprint; one that is there is left alone."""
+        """Keep a manifest's JSON under its SHA-256 fingerprint, in place of one that says the same."""
         path = self.manifest_path(fingerprint)
-        if not path.exists():
-            write_atomically(path, text.encode(), self.temporary_folder)
-            self._written.append(path)
+        write_atomically(path, text.encode(), self.temporary_folder)
+        self._written.append(path)
         return path
 
     def _write_object(self, folder: str, data: bytes) -> str:
         digest = digest_bytes(data)
         path = self.root / folder / digest
-        if not self._has(path, len(data)):
-            write_atomically(path, data, self.temporary_folder)
-            self._written.append(path)
+        self._written.append(path)
+        try:
+            if path.read_bytes() == data:
+                return digest
+        except OSError:
+            pass
+        write_atomically(path, data, self.temporary_folder)
         return digest
 
     def _read_object(self, folder: str, digest: str, expected: type[T]) -> T:
@@ -201,14 +206,20 @@ class Store:
         return self.root / "environments" / name
 
     def read_environment(self, name: str) -> EnvironmentRecord | None:
+        """What is known of an environment, None where that is nothing. Raises StoreError."""
         try:
             data = self._environment_path(name).read_bytes()
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise CorruptObjectError(f"the record of environment '{name}' cannot be read: {error.strerror}") from error
         return decode(data, EnvironmentRecord, f"the record of environment '{name}'")
 
     def write_environment(self, record: EnvironmentRecord) -> None:
-        write_atomically(self._environment_path(record.name), encode(record), self.temporary_folder)
+        """Remember an environment, durably. Raises NameNotAllowedError where it could not have a ref of that name."""
+        check_ref_name(record.name)
+        path = self._environment_path(record.name)
+        write_atomically(path, encode(record), self.temporary_folder, durable=True)
 
     def remove_environment(self, name: str) -> None:
         """Forget an environment's record and deliveries. Its ref is removed by whoever moves refs."""
@@ -229,7 +240,7 @@ class Store:
         try:
             data = self._deliveries_path(environment).read_bytes()
             return decode(data, Deliveries, f"the deliveries of environment '{environment}'")
-        except (FileNotFoundError, CorruptObjectError):
+        except (OSError, CorruptObjectError):
             return Deliveries()
 
     def write_deliveries(self, environment: str, deliveries: Deliveries) -> None:

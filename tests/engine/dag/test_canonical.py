@@ -9,14 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seeknal.dag.canonical import canonical_sql, tokens
+from seeknal.dag.canonical import canonical_sql
+from seeknal.dag.tokens import tokens
 
 QUERIES = [
     "select a, b from t where a is not null and b like 'x%' -- the end",
     "SELECT sum(a) OVER (PARTITION BY b ORDER BY c DESC ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS s FROM t",
     "with c as (select 1 as End) select t.Order, c.* exclude (x) from c left join t using (k), u",
     "SELECT 'a'\n  'b' AS ab, E'x\\'y', $$a 'b' $$, x'ff', N'n', b'1'",
-    "SELECT 'a' -- half\n 'b'",
+    "SELECT 'a' -- half /* and * all\n 'b'",
     "SELECT 1/* a /* nested */ comment */+2 -- /* not one",
     'SELECT "a -- b", "Select" FROM "x ""y"""',
     "SELECT a<-1, a>=-1, a||-1, -a, - -a, a::int, a[1:-1], a->>'x', x.y.z, 1e-5, .5, 0xff, 1_000",

@@ -97,15 +97,15 @@ def digest_by_pyarrow(path: Path) -> ParquetDigest:
             start = min(offset for offset in (chunk.dictionary_page_offset, chunk.data_page_offset) if offset)
             chunks[column] += raw[start : start + length]
             codings[column].append(f"{leaf - list(columns).index(column)} {CODECS.index(chunk.compression)} {length}")
-    contents = [
+    contents = (
         f"{','.join(elements[column])};{','.join(codings[column])}\n".encode() + chunks[column]
         for column in range(len(names))
-    ]
+    )
     return ParquetDigest(
         digest=xxhash.xxh3_128_hexdigest(raw),
         size_bytes=len(raw),
         row_count=metadata.num_rows,
-        columns=tuple((name, xxhash.xxh3_128_hexdigest(content)) for name, content in zip(names, contents, strict=True)),
+        columns=tuple(zip(names, map(xxhash.xxh3_128_hexdigest, contents), strict=True)),
     )
 
 
@@ -285,6 +285,10 @@ def digests(
     return dict(found.columns)
 
 
+def first_chunk(path: Path) -> bytes:
+    return path.read_bytes()[4 : 4 + pq.read_metadata(path).row_group(0).column(0).total_compressed_size]
+
+
 class TestWhatADigestMeans:
     @settings(max_examples=60, deadline=None)
     @given(table=tables(), data=st.data())
@@ -329,7 +333,7 @@ class TestWhatADigestMeans:
         beside = write(connection, query, tmp_path / "beside.parquet")
         assert digest_parquet(alone).columns[0][1] == digest_parquet(beside).columns[1][1]
 
-    def test_type_is_not_part_of_a_columns_digest(
+    def test_meaning_of_the_values_is_not_part_of_a_columns_digest(
         self, connection: duckdb.DuckDBPyConnection, tmp_path: Path
     ) -> None:
         numbers = write(connection, "SELECT i::INTEGER AS v FROM range(20000, 20005) t(i)", tmp_path / "n.parquet")
@@ -337,6 +341,32 @@ class TestWhatADigestMeans:
         dates = write(connection, query, tmp_path / "d.parquet")
         assert digest_parquet(numbers).columns == digest_parquet(dates).columns
         assert digest_parquet(numbers).digest != digest_parquet(dates).digest
+
+    def test_text_that_looks_like_the_nulls_of_another_column_has_another_digest(
+        self, connection: duckdb.DuckDBPyConnection, tmp_path: Path
+    ) -> None:
+        # Levels of an optional column: their length (33), one bit-packed run of 32 bytes, and in it 0, 1, 1. As the
+        # first value of a required column the same bytes are a text of 33 bytes.
+        nulls = "SELECT unnest([NULL, 'x', 'y']) AS v"
+        optional = write(connection, nulls, tmp_path / "optional.parquet", ", COMPRESSION uncompressed")
+        connection.execute("CREATE OR REPLACE TEMP TABLE crafted (v VARCHAR NOT NULL)")
+        connection.execute("INSERT INTO crafted VALUES (?), ('x'), ('y')", ["A\x06" + "\0" * 31])
+        required = write(connection, "FROM crafted", tmp_path / "required.parquet", ", COMPRESSION uncompressed")
+
+        assert first_chunk(optional) == first_chunk(required)
+        assert digest_parquet(optional).columns[0][1] != digest_parquet(required).columns[0][1]
+
+    def test_which_level_may_be_null_is_part_of_a_columns_digest(self, tmp_path: Path) -> None:
+        def write_struct(name: str, rows: list[Any], *, outer_null: bool) -> Path:
+            inner = pa.struct([pa.field("x", pa.int32(), nullable=not outer_null)])
+            schema = pa.schema([pa.field("s", inner, nullable=outer_null)])
+            pq.write_table(pa.table({"s": pa.array(rows, inner)}, schema), tmp_path / name, write_statistics=False)
+            return tmp_path / name
+
+        outer = write_struct("outer.parquet", [None, {"x": 7}], outer_null=True)
+        inner = write_struct("inner.parquet", [{"x": None}, {"x": 7}], outer_null=False)
+        assert first_chunk(outer) == first_chunk(inner)
+        assert digest_parquet(outer).columns[0][1] != digest_parquet(inner).columns[0][1]
 
     def test_order_of_rows_is_part_of_a_columns_digest(
         self, connection: duckdb.DuckDBPyConnection, tmp_path: Path

@@ -1,0 +1,137 @@
+"""`seeknal inspect`: look at what an environment stores, at all of its nodes or at one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from seeknal.cli.console import Console, table
+from seeknal.cli.options import open_project, project_option
+from seeknal.errors import UsageError
+
+if TYPE_CHECKING:
+    from seeknal.store.objects import Delivery
+    from seeknal.workflow.outputs import Outputs
+
+
+@click.command("inspect")
+@click.argument("node", required=False)
+@click.option("-l", "--limit", type=click.IntRange(min=0), default=10, show_default=True, help="At most so many rows.")
+@click.option("-s", "--schema", "schema_only", is_flag=True, help="Show the columns only.")
+@click.option("--list", "list_all", is_flag=True, help="List all nodes that have an output (also without NODE).")
+@click.option("--env", "env_name", metavar="NAME", default="prod", help="The environment. [default: production]")
+@project_option
+def inspect_(
+    node: str | None, limit: int, schema_only: bool, list_all: bool, env_name: str, project_path: Path | None
+) -> int:
+    """Show NODE's stored output: its columns and first rows, or its delivered files. Without NODE, list all outputs."""
+    if node is not None and list_all:
+        raise UsageError("--list shows all nodes; it does not go with NODE")
+    if node is None and schema_only:
+        raise UsageError("--schema needs a NODE")
+    from seeknal.workflow.outputs import read_outputs
+
+    project = open_project(project_path)
+    outputs = read_outputs(project.store(), env_name)
+    console = Console()
+    if outputs.shown != outputs.environment:
+        Console(to_stderr=True).mark(
+            "info", f"Environment '{outputs.environment}' was not applied yet; this is production"
+        )
+    if node is None:
+        _list(outputs, console)
+        return 0
+    node_id = outputs.find(node)
+    if node_id in outputs.tables:
+        _show_table(outputs, node_id, console, limit, schema_only)
+    else:
+        _show_files(project, outputs, node_id, console)
+    return 0
+
+
+def _list(outputs: Outputs, console: Console) -> None:
+    console.heading(f"Stored Outputs: {outputs.shown}")
+    rows = [
+        [
+            node_id + (" (stale)" if entry.stale else ""),
+            f"{entry.artifact.row_count:,}",
+            str(len(entry.artifact.columns)) if entry.artifact.parts else "-",
+            size_text(sum(blob.size_bytes for blob in entry.artifact.blobs())),
+        ]
+        for node_id, entry in outputs.nodes.items()
+    ]
+    for line in table(rows, ["Node", "Rows", "Columns", "Size"]):
+        console.line(line)
+
+
+def _show_table(outputs: Outputs, node_id: str, console: Console, limit: int, schema_only: bool) -> None:
+    from seeknal.cli.row_output import shown, table_lines
+    from seeknal.dag.sql import quoted_node
+    from seeknal.workflow.reading import TableReader
+
+    _head(outputs, node_id, console)
+    artifact = outputs.tables[node_id]
+    console.line()
+    for line in table([[shown(column.name), column.type] for column in artifact.columns], ["Column", "Type"]):
+        console.line(line)
+    if schema_only:
+        return
+    console.line()
+    console.line(f"First {min(limit, artifact.row_count)} of {artifact.row_count:,} rows:")
+    with TableReader(outputs) as reader:
+        rows = reader.query(f"FROM {quoted_node(node_id)}", limit=limit)
+        for line in table_lines(rows.columns, rows.types, rows.values):
+            console.line(f"  {line}")
+
+
+def _show_files(project: Any, outputs: Outputs, node_id: str, console: Console) -> None:
+    """Show where the files of a node without a table were delivered to."""
+    _head(outputs, node_id, console)
+    console.line()
+    delivered = outputs.store.read_deliveries(outputs.shown).nodes.get(node_id, {})
+    if not delivered:
+        console.line("  Not delivered: its files are in the store only")
+        return
+    console.line("Delivered:")
+    for delivery in delivered.values():
+        path = Path(delivery.path)
+        place = path.relative_to(project.root) if path.is_relative_to(project.root) else path
+        console.line(f"  {place}  {size_text(delivery.size_bytes)}{_since(path, delivery)}")
+
+
+def _since(path: Path, delivery: Delivery) -> str:
+    """What became of a delivered file."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return "  (no longer there)"
+    unchanged = (stat.st_size, stat.st_mtime_ns) == (delivery.size_bytes, delivery.mtime_ns)
+    return "" if unchanged else "  (changed since)"
+
+
+def _head(outputs: Outputs, node_id: str, console: Console) -> None:
+    from seeknal.workflow.views import timestamp
+
+    entry = outputs.nodes[node_id]
+    artifact = entry.artifact
+    console.heading(f"{node_id} ({outputs.shown})")
+    console.line(f"  Rows:    {artifact.row_count:,}")
+    if artifact.parts:
+        console.line(f"  Columns: {len(artifact.columns)}")
+    console.line(f"  Size:    {size_text(sum(blob.size_bytes for blob in artifact.blobs()))}")
+    console.line(f"  Built:   {timestamp(artifact.built_at).replace('T', ' ')} UTC")
+    if entry.stale:
+        console.mark("warning", "stale: kept from an earlier run, because the node could not be built anew")
+
+
+def size_text(size_bytes: float) -> str:
+    """A size for people, in powers of 1000: ``1.2 kB``."""
+    if size_bytes < 1000:
+        return f"{size_bytes:.0f} B"
+    for unit in ("kB", "MB", "GB"):
+        size_bytes /= 1000
+        if size_bytes < 999.95:
+            return f"{size_bytes:.1f} {unit}"
+    return f"{size_bytes / 1000:.1f} TB"

@@ -1,0 +1,214 @@
+"""What a query says, read off DuckDB's own parse tree: the tables it names, what it calls, what is no plain reading.
+
+Two ways lead to a :class:`Syntax`:
+
+- *exact*: :func:`read_query`, from the tree that ``json_serialize_sql`` gives. It knows a table from a column, a string
+  or a CTE of the same name.
+- *outline*: :func:`outline`, from the tokens alone, for what has no such tree (a PIVOT over values of the data, a macro
+  with several bodies). It takes every ``kind.name`` for a table and every word before ``(`` for a call: it may see
+  too much, never too little.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from seeknal.dag.sql_functions import VOLATILE_WORDS, is_volatile, why_refused
+from seeknal.dag.sql_problem import SqlProblem, character_offset
+from seeknal.dag.tokens import Token
+
+POSITIONAL = re.compile(r"input_(\d{1,9})|__this__", re.IGNORECASE)
+
+# The parts of a tree that only read. Anything else (INSERT_QUERY_NODE, say) is refused.
+_READING = frozenset(
+    """SELECT_NODE SET_OPERATION_NODE RECURSIVE_CTE_NODE CTE_NODE BASE_TABLE SUBQUERY JOIN TABLE_FUNCTION
+    EXPRESSION_LIST PIVOT EMPTY SHOW_REF LIMIT_MODIFIER LIMIT_PERCENT_MODIFIER ORDER_MODIFIER DISTINCT_MODIFIER
+    ORDER_DEFAULT ASCENDING DESCENDING""".split()
+)
+
+# In an outline: what may not follow a parenthesis, and what may not be named at all.
+_WRITING_WORDS = frozenset("insert update delete merge truncate copy call show".split())
+_BEFORE_A_TABLE = frozenset("from join pivot unpivot describe summarize table".split())
+_CATALOG_SCHEMAS = frozenset({"information_schema", "pg_catalog"})
+_CATALOG_VIEW = re.compile(r"sqlite_(temp_)?(master|schema)|duckdb_\w+|pragma_database_list|pg_\w+")
+
+
+@dataclass(frozen=True, slots=True)
+class TableName:
+    """A table as the query names it, and where. CTEs are left out."""
+
+    parts: tuple[str, ...]
+    offset: int | None = None
+
+
+@dataclass(slots=True)
+class Syntax:
+    """What a query says. Offsets are in its text.
+
+    ``describes``: it looks at a table's columns (DESCRIBE, SUMMARIZE), not only at its rows. ``exact``: see the module.
+    """
+
+    tables: list[TableName] = field(default_factory=list)
+    volatile: dict[str, None] = field(default_factory=dict)
+    problems: list[SqlProblem] = field(default_factory=list)
+    describes: bool = False
+    exact: bool = True
+
+
+class NoTree(Exception):
+    """DuckDB has no tree for a text, because it is something else than SELECTs."""
+
+
+def read_query(text: str, connection: Any, own: Collection[str] = ()) -> list[Syntax]:
+    """Read a text of SELECT statements, one Syntax for each. ``own`` are macros that it may call, in lower case.
+
+    Raises NoTree where it holds other statements. What does not parse comes back as a Syntax with that problem.
+    """
+    row = connection.execute(
+        "SELECT json_serialize_sql($1::VARCHAR, skip_default := true, skip_null := true, skip_empty := true)", [text]
+    ).fetchone()
+    try:
+        tree = json.loads(row[0])
+    except RecursionError:
+        raise NoTree from None
+    if not tree["error"]:
+        return [_Reader(text, own).read(statement) for statement in tree["statements"]]
+    if tree["error_type"] != "parser":
+        raise NoTree
+    position = str(tree.get("position", ""))
+    offset = character_offset(text, int(position)) if position.isdigit() else None
+    return [Syntax(problems=[SqlProblem(tree["error_message"].splitlines()[0], offset)])]
+
+
+class _Reader:
+    """Walks one statement's tree. ``scope`` holds the names of the CTEs that are visible at a node."""
+
+    def __init__(self, text: str, own: Collection[str]) -> None:
+        self._text = text
+        self._own = own
+        self._found = Syntax()
+
+    def read(self, statement: dict[str, Any]) -> Syntax:
+        stack: list[tuple[Any, frozenset[str]]] = [(statement, frozenset())]
+        while stack:
+            node, scope = stack.pop()
+            if isinstance(node, list):
+                stack.extend((item, scope) for item in reversed(node))
+            elif isinstance(node, dict):
+                self._visit(node, scope)
+                if "cte_map" in node:
+                    parts, scope = _ctes(node["cte_map"], scope)
+                    stack.extend((node[key], scope) for key in reversed(node) if key != "cte_map")
+                    stack.extend(reversed(parts))
+                else:
+                    stack.extend((value, scope) for value in reversed(node.values()))
+        return self._found
+
+    def _visit(self, node: dict[str, Any], scope: frozenset[str]) -> None:
+        class_, type_ = node.get("class"), node.get("type")
+        if class_ is None:
+            if isinstance(type_, str) and "_TYPE_INFO" not in type_:
+                self._visit_part(node, type_, scope)
+            sample = node.get("sample")
+            if sample is not None and sample.get("seed", -1) == -1:
+                self._found.volatile["a sample without a seed"] = None
+        elif class_ in ("FUNCTION", "WINDOW"):
+            self._call(node, as_table=False)
+        elif class_ == "PARAMETER":
+            self._refuse("the SQL has parameters ($1 or ?)", self._offset(node), "write the values")
+        elif class_ == "COLUMN_REF":
+            names = node.get("column_names", [])
+            if len(names) == 1 and names[0].lower() in VOLATILE_WORDS:
+                self._found.volatile[names[0].lower()] = None
+
+    def _visit_part(self, node: dict[str, Any], type_: str, scope: frozenset[str]) -> None:
+        if type_ not in _READING:
+            what = type_.removesuffix("_NODE").removesuffix("_QUERY").replace("_", " ")
+            self._refuse(f"{what} is not allowed: a node's SQL only reads", self._find(what.split()[0]), "")
+        elif type_ == "BASE_TABLE":
+            parts = tuple(node["qualified_name"]["path"])
+            is_cte = parts[-1].lower() in scope and (len(parts) == 1 or parts[0].lower() == "recurring")
+            if not is_cte:
+                self._found.tables.append(TableName(parts, self._offset(node)))
+        elif type_ == "TABLE_FUNCTION":
+            self._call(node["function"], as_table=True)
+        elif type_ == "SHOW_REF":
+            self._found.describes = True
+            if "query" not in node:
+                self._refuse("SHOW is not allowed: it lists what is there, not a node's inputs", self._find("show"), "")
+
+    def _call(self, node: dict[str, Any], *, as_table: bool) -> None:
+        path = node.get("qualified_name", {}).get("path") or [node.get("function_name", "")]
+        name = str(path[-1]).lower()
+        if name in self._own:
+            return
+        if is_volatile(name, len(node.get("arguments", ()))):
+            self._found.volatile[name] = None
+        refused = why_refused(name, as_table=as_table)
+        if refused:
+            offset = self._offset(node)
+            self._refuse(refused[0], self._find(name) if offset is None else offset, refused[1])
+
+    def _refuse(self, message: str, offset: int | None, hint: str) -> None:
+        if all(problem.message != message for problem in self._found.problems):
+            self._found.problems.append(SqlProblem(message, offset, hint))
+
+    def _offset(self, node: dict[str, Any]) -> int | None:
+        position = node.get("query_location")
+        return None if position is None else character_offset(self._text, position)
+
+    def _find(self, word: str) -> int | None:
+        found = re.search(rf"\b{re.escape(word)}\b", self._text, re.IGNORECASE)
+        return found.start() if found else None
+
+
+def _ctes(cte_map: dict[str, Any], scope: frozenset[str]) -> tuple[list[tuple[Any, frozenset[str]]], frozenset[str]]:
+    """The queries of a WITH clause, each with the names that it sees; and the names that the query below it sees."""
+    parts = []
+    for entry in cte_map.get("map", ()):
+        name, value = entry["key"].lower(), entry["value"]
+        is_recursive = value.get("query_node", {}).get("type") == "RECURSIVE_CTE_NODE"
+        parts.append((value, scope | {name} if is_recursive else scope))
+        scope |= {name}
+    return parts, scope
+
+
+def outline(pieces: Sequence[Token], known: Collection[str], own: Collection[str] = ()) -> Syntax:
+    """Read a query off its tokens. ``known`` are the ids of all nodes, in lower case; offsets are the tokens' own."""
+    found = Syntax(exact=False)
+    for index, piece in enumerate(pieces):
+        name = piece.name
+        before = pieces[index - 1] if index else None
+        after, last = (*pieces[index + 1 : index + 3], None, None)[:2]
+        if not name or (before is not None and before.text == "."):
+            continue
+        if after is not None and after.text == "." and last is not None:
+            if f"{name}.{last.name}" in known:
+                found.tables.append(TableName((name, last.name), piece.start))
+            elif name in _CATALOG_SCHEMAS:
+                found.problems.append(_catalog(f"{name}.{last.name}", piece.start))
+            continue
+        if POSITIONAL.fullmatch(name) and name not in own:
+            found.tables.append(TableName((name,), piece.start))
+        elif before is not None and before.name in _BEFORE_A_TABLE and _CATALOG_VIEW.fullmatch(name):
+            found.problems.append(_catalog(name, piece.start))
+        elif before is not None and before.text == "(" and name in _WRITING_WORDS:
+            found.problems.append(SqlProblem(f"{name.upper()} is not allowed: a node's SQL only reads", piece.start))
+        is_called = after is not None and after.text == "("
+        if name in own:
+            continue
+        if is_called:
+            refused = why_refused(name, as_table=None)
+            if refused:
+                found.problems.append(SqlProblem(refused[0], piece.start, refused[1]))
+        if name in VOLATILE_WORDS or (is_called and is_volatile(name, 1)):
+            found.volatile[name] = None
+    return found
+
+
+def _catalog(name: str, offset: int) -> SqlProblem:
+    return SqlProblem(f"'{name}' is DuckDB's catalog, and a node reads nodes", offset)

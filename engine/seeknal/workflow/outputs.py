@@ -1,0 +1,65 @@
+"""Outputs: what an environment holds, node by node, for whoever wants to look at it.
+
+An environment shows the tree that its ref stands at. One that was planned and never applied has none of its own yet and
+shows production's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from seeknal.dag.names import PRODUCTION, did_you_mean, environment_name
+from seeknal.errors import NotFoundError, SeeknalError
+from seeknal.store.objects import Artifact, TreeEntry
+from seeknal.store.store import Store
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The stored outputs that an environment shows. ``shown`` is the environment they belong to."""
+
+    store: Store
+    environment: str
+    shown: str
+    nodes: dict[str, TreeEntry]
+
+    @cached_property
+    def tables(self) -> dict[str, Artifact]:
+        """The outputs that have rows, by node id."""
+        return {node_id: entry.artifact for node_id, entry in self.nodes.items() if entry.artifact.parts}
+
+    def find(self, name: str) -> str:
+        """The id of the node that an id, a bare name or ``kinds/name`` means.
+
+        Raises NotFoundError where there is no output of it, SeeknalError where several nodes are meant.
+        """
+        folder, slash, bare = name.lower().rpartition("/")
+        wanted = f"{folder.removesuffix('s')}.{bare}" if slash else name.lower()
+        found = [node_id for node_id in self.nodes if wanted in (node_id.lower(), node_id.partition(".")[2].lower())]
+        exact = [node_id for node_id in found if node_id.lower() == wanted]
+        if len(exact or found) == 1:
+            return (exact or found)[0]
+        if found:
+            raise SeeknalError(f"'{name}' may mean {' or '.join(found)}", hint="write kind.name")
+        hint = did_you_mean(name, self.nodes) or "`seeknal inspect` lists all there are"
+        raise NotFoundError(f"environment '{self.shown}' has no output of '{name}'", hint=hint)
+
+
+def read_outputs(store: Store, environment: str = PRODUCTION) -> Outputs:
+    """Read which outputs an environment shows.
+
+    Raises NameNotAllowedError, NotFoundError where there is no such environment or nothing was run yet, StoreError.
+    """
+    name = environment_name(environment)
+    head = store.head(name)
+    shown = name
+    if head is None and name != PRODUCTION:
+        if store.read_environment(name) is None:
+            hint = did_you_mean(name, store.environment_names()) or f"make it with `seeknal plan {name}`"
+            raise NotFoundError(f"Environment '{name}' not found", hint=hint)
+        shown, head = PRODUCTION, store.head(PRODUCTION)
+    if head is None:
+        command = "seeknal run" if name == PRODUCTION else f"seeknal run --env {name}"
+        raise NotFoundError(f"environment '{name}' has no outputs yet", hint=f"make them with `{command}`")
+    return Outputs(store, name, shown, store.read_tree(head.tree).nodes)
