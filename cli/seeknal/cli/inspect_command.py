@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from seeknal.workflow.outputs import Outputs
 
 
-@click.command("inspect")
+@click.command()
 @click.argument("node", required=False)
 @click.option("-l", "--limit", type=click.IntRange(min=0), default=10, show_default=True, help="At most so many rows.")
 @click.option("-s", "--schema", "schema_only", is_flag=True, help="Show the columns only.")
 @click.option("--list", "list_all", is_flag=True, help="List all nodes that have an output (also without NODE).")
 @click.option("--env", "env_name", metavar="NAME", default="prod", help="The environment. [default: production]")
 @project_option
-def inspect_(
+def inspect(
     node: str | None, limit: int, schema_only: bool, list_all: bool, env_name: str, project_path: Path | None
 ) -> int:
     """Show NODE's stored output: its columns and first rows, or its delivered files. Without NODE, list all outputs."""

@@ -1,83 +1,43 @@
 """A node's SQL, taken apart by DuckDB's own parser: statements, references to nodes, what it may not do.
 
 A node's SQL reads its declared inputs and nothing else, so that what it gives depends on nothing that the
-fingerprint does not see. Allowed are ``SELECT`` (with ``WITH``, ``FROM`` first, ``VALUES``, ``PIVOT``, …) and, before it,
-``CREATE TEMP …``. Refused are all other statements and every table function that reads files or other SQL.
+fingerprint does not see. Allowed are ``SELECT`` (with ``WITH``, ``FROM`` first, ``VALUES``, ``PIVOT``, …) and, before
+it, ``CREATE TEMP …``. Refused are all other statements, every function that reads files, settings or other SQL, and
+DuckDB's catalog.
 
 - *reference*: ``source.orders``, ``ref('source.orders')``, ``{{ ref('orders') }}``, or by position ``input_0``,
   ``__THIS__``.
-- *offset*: characters from the start of the SQL text.
+- *offset*: characters from the start of the SQL text in which every ``ref()`` stands replaced by the node's name.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from seeknal.dag.names import did_you_mean
+from seeknal.dag.sql_problem import SqlProblem, engine_problem, shifted
+from seeknal.dag.syntax import POSITIONAL, NoTree, Syntax, TableName, outline, read_query
+from seeknal.dag.tokens import Token, tokens
 
-# Table functions that depend on nothing but their arguments; every other one is refused (a test goes through
-# all that DuckDB has).
-PURE_TABLE_FUNCTIONS = frozenset(
-    "generate_series range repeat repeat_row unnest json_each json_tree histogram histogram_values summary "
-    "test_all_types test_vector_types".split()
-)
+# What CREATE TEMP may make. (A secret may be temporary too; it is not in the list.)
+_TEMPORARY_THINGS = frozenset({"table", "view", "macro", "function", "type", "sequence", "recursive"})
 
-# Everything else that reads: files, the catalog, other SQL, Python objects.
-_REFUSED_FUNCTION = re.compile(
-    r"""(read_\w+ | \w+_scan | arrow_scan\w* | glob | query | query_table | sniff_csv | parquet_\w+ | pragma_\w+
-    | duckdb_\w+ | pg_\w+_names | icu_calendar_names | json_execute_serialized_sql | python_map_function | checkpoint
-    | force_checkpoint | which_secret | (en|dis)able_\w+ | truncate_duckdb_logs | \w+_external_resource(_type)?
-    | current_setting | getenv | write_log | stats)""",
-    re.VERBOSE | re.IGNORECASE,
-)
-
-# duckdb_functions() calls these volatile or fixed only within a query; a test compares.
-VOLATILE_FUNCTIONS = frozenset(
-    """uuid uuidv4 uuidv7 gen_random_uuid random setseed now today current_date current_time current_timestamp
-    localtime localtimestamp get_current_time get_current_timestamp transaction_timestamp currval nextval setval
-    current_query current_query_id current_connection_id current_transaction_id txid_current getvariable sleep_ms
-    current_database current_schema current_schemas in_search_path error vector_type age""".split()
-)
-
-# Words that make a result depend on more of the input than the plan shows.
-_READS_EVERYTHING = frozenset({"describe", "summarize", "show", "pivot", "pivot_wider"})
-
-_POSITIONAL = re.compile(r"input_(\d+)|__this__", re.IGNORECASE)
-_REF_CALL = re.compile(
-    r"""(?P<open>\{\{\s*)?\bref\s*\(\s*(?P<quote>['"])(?P<target>[^'"]*)(?P=quote)\s*\)(?(open)\s*\}\})"""
-)
-_IDENTIFIER = re.compile(r'"(?:[^"]|"")*"|[A-Za-z_\u0080-\U0010ffff][\w$\u0080-\U0010ffff]*')
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """A piece of SQL text. ``kind`` is DuckDB's: keyword, identifier, operator, string_const, numeric_const, comment."""
-
-    kind: str
-    text: str
-    offset: int
-
-
-@dataclass(frozen=True, slots=True)
-class SqlProblem:
-    """What is wrong with a SQL text, and at which offset of it (None where that is not known)."""
-
-    message: str
-    offset: int | None = None
-    hint: str = ""
+_REF_TEMPLATE = re.compile(r"""\{\{ ref\s*\(\s*(?P<quote>['"])(?P<target>[^'"]*)(?P=quote)\s*\) \}\}""")
+_FILE = re.compile(r"[/\\*]|^[a-z0-9]+:|\.(csv|parquet|json|jsonl|ndjson|txt|tsv|xlsx|db|duckdb|gz|zst)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Sql:
     """A node's SQL, ready to bind and to run.
 
-    ``statements``: all but the last are ``CREATE TEMP …``. ``starts``: the offset of each in ``text``, in which
-    ``ref()`` stands replaced by quoted names. ``references``: node ids in order of appearance. ``positions``: the
-    positional names used, lower case, each with the index of the input it means. ``reads_everything``: the columns
-    it reads cannot be told from its plan.
+    ``statements``: all but the last are ``CREATE TEMP …``. ``starts``: the offset of each in ``text``. ``references``:
+    node ids in order of appearance. ``positions``: the positional names used, lower case, each with the index of the
+    input it means; ``sure`` where they are tables for certain. ``reads_everything``: the columns it reads cannot be
+    told from its plan. ``depends_on_data``: neither can the columns it gives. ``moves``: for each ``ref()`` that was
+    replaced, the offset behind it and how much longer the text has become up to there.
     """
 
     text: str
@@ -85,9 +45,21 @@ class Sql:
     starts: tuple[int, ...] = ()
     references: tuple[str, ...] = ()
     positions: tuple[tuple[str, int], ...] = ()
+    sure: bool = True
     volatile: tuple[str, ...] = ()
     reads_everything: bool = False
+    depends_on_data: bool = False
+    moves: tuple[tuple[int, int], ...] = ()
     problems: tuple[SqlProblem, ...] = ()
+
+    def original_offset(self, offset: int) -> int:
+        """Turn an offset into one in the text as it was before ``ref()`` was replaced."""
+        longer = 0
+        for behind, by in self.moves:
+            if offset < behind:
+                break
+            longer = by
+        return offset - longer
 
 
 def quoted(name: str) -> str:
@@ -106,289 +78,292 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def tokens(text: str) -> list[Token]:
-    """Cut SQL into DuckDB's own tokens; white space belongs to none."""
-    import duckdb
-
-    data = text.encode()
-    found = duckdb.tokenize(text)
-    ends = [offset for offset, _ in found[1:]] + [len(data)]
-    result = []
-    character, previous = 0, 0
-    for (offset, kind), end in zip(found, ends, strict=True):
-        # DuckDB counts bytes; we count characters.
-        character += len(data[previous:offset].decode(errors="replace"))
-        previous = offset
-        piece = data[offset:end].decode(errors="replace").rstrip()
-        result.append(Token(str(kind).rpartition(".")[2], piece, character))
-    return result
-
-
-def take_apart(text: str, known: Collection[str], resolve_bare: Callable[[str], list[str]], connection: Any) -> Sql:
+def take_apart(
+    text: str, known: Mapping[str, str], resolve_bare: Callable[[str], list[str]], connection: Any
+) -> Sql:
     """Take a node's SQL apart.
 
-    ``known`` are the ids of all nodes, ``resolve_bare`` gives the ids that a name without kind may mean, and
-    ``connection`` is a DuckDB connection, used for its parser only. What is wrong stands in ``problems``.
+    ``known`` gives for the id of every node, in lower case, the id; ``resolve_bare`` gives the ids that a name without
+    kind may mean; ``connection`` is a DuckDB connection, used for its parser only. What is wrong stands in
+    ``problems`` of the result.
     """
-    problems: list[SqlProblem] = []
-    text = _replace_refs(text, known, resolve_bare, problems)
-    pieces = [token for token in tokens(text) if token.kind != "comment"]
-    if not pieces:
-        return Sql(text, problems=(SqlProblem("the SQL is empty", 0),))
-    volatile, refused = _functions(pieces)
-    problems += refused
-    statements, starts, kinds = _statements(text, connection, problems)
-    if problems:
-        return Sql(text, problems=tuple(problems))
-    references, positions = _references(text, pieces, statements, kinds, known, resolve_bare, connection, problems)
-    words = {piece.text.lower() for piece in pieces if piece.kind in ("keyword", "identifier")}
-    return Sql(
-        text,
-        tuple(statements),
-        tuple(starts),
-        tuple(references),
-        tuple(positions),
-        tuple(volatile),
-        len(statements) > 1 or kinds[-1] != "SELECT" or not words.isdisjoint(_READS_EVERYTHING),
-        tuple(problems),
-    )
+    return _Parts(text, known, resolve_bare, connection).sql()
 
 
-def _replace_refs(
-    text: str, known: Collection[str], resolve_bare: Callable[[str], list[str]], problems: list[SqlProblem]
-) -> str:
-    if "ref" not in text:
-        return text
-    in_text = [
-        (token.offset, token.offset + len(token.text))
-        for token in tokens(text)
-        if token.kind == "comment" or (token.kind == "string_const" and "ref" in token.text)
-    ]
+class _Parts:
+    """The parts of one SQL text as they are found."""
 
-    def replace(match: re.Match[str]) -> str:
-        if any(start <= match.start() < end for start, end in in_text):
-            return match[0]
-        target = match["target"]
-        candidates = [target] if target in known else resolve_bare(target)
-        if len(candidates) != 1:
-            if candidates:
-                message, hint = f"ref('{target}') may mean {' or '.join(candidates)}", "write kind.name"
+    def __init__(
+        self, text: str, known: Mapping[str, str], resolve_bare: Callable[[str], list[str]], connection: Any
+    ) -> None:
+        self._known = known
+        self._resolve_bare = resolve_bare
+        self._connection = connection
+        self._problems: list[SqlProblem] = []
+        self._pieces = tokens(text)
+        self._moves: list[tuple[int, int]] = []
+        self._text = self._without_refs(text)
+        # The macros, views, … that the text creates itself, in lower case.
+        self._own: set[str] = set()
+        self._found: dict[str, int] = {}
+        self._positions: dict[str, int] = {}
+        self._volatile: dict[str, None] = {}
+        self._reads_everything = False
+        self._depends_on_data = False
+        self._sure = True
+
+    def sql(self) -> Sql:
+        statements = _statements(self._pieces)
+        if not self._problems:
+            if statements:
+                self._read(statements)
             else:
-                message, hint = f"ref('{target}'): no such node", did_you_mean(target, known)
-            problems.append(SqlProblem(message, match.start(), hint))
-            return match[0]
-        # Padded to its old length, so that offsets behind it stay what they were.
-        return quoted_node(candidates[0]).ljust(len(match[0]))
+                self._problems.append(SqlProblem("the SQL is empty", 0))
+        return Sql(
+            self._text,
+            tuple(self._text[part[0].start : part[-1].end] for part in statements),
+            tuple(part[0].start for part in statements),
+            tuple(sorted(self._found, key=self._found.__getitem__)),
+            tuple(sorted(self._positions.items())),
+            self._sure,
+            tuple(self._volatile),
+            self._reads_everything,
+            self._depends_on_data,
+            tuple(self._moves),
+            tuple(self._problems),
+        )
 
-    return _REF_CALL.sub(replace, text)
+    # ref()
 
-
-def _functions(pieces: list[Token]) -> tuple[list[str], list[SqlProblem]]:
-    volatile: dict[str, None] = {}
-    problems = []
-    for index, piece in enumerate(pieces):
-        if piece.kind not in ("identifier", "keyword"):
-            continue
-        name = piece.text.strip('"').lower()
-        called = index + 1 < len(pieces) and pieces[index + 1].text.startswith("(")
-        after_dot = index > 0 and pieces[index - 1].text == "."
-        if called and name not in PURE_TABLE_FUNCTIONS and _REFUSED_FUNCTION.fullmatch(name):
-            hint = (
-                "declare a source for the file and read that"
-                if name.startswith(("read_", "parquet_")) or name in ("glob", "sniff_csv")
-                else "name the inputs in the SQL itself"
-            )
-            problems.append(
-                SqlProblem(f"{name}() is not allowed: a node reads its declared inputs only", piece.offset, hint)
-            )
-        if name in VOLATILE_FUNCTIONS and not after_dot and (called or name.startswith(("current_", "local"))):
-            volatile[name] = None
-    return list(volatile), problems
-
-
-def _statements(text: str, connection: Any, problems: list[SqlProblem]) -> tuple[list[str], list[int], list[str]]:
-    import duckdb
-
-    try:
-        parsed = connection.extract_statements(text)
-    except duckdb.Error as error:
-        problems.append(engine_problem(error, text))
-        return [], [], []
-    statements: list[str] = []
-    starts: list[int] = []
-    kinds: list[str] = []
-    position = 0
-    for index, statement in enumerate(parsed):
-        query, kind = statement.query, statement.type.name
-        start = max(text.find(query.strip(), position), position)
-        position = start + len(query.strip())
-        last = index == len(parsed) - 1
-        leading = [token.text.lower() for token in tokens(query) if token.kind != "comment"][:4]
-        temporary = kind == "CREATE" and ("temp" in leading[1:4] or "temporary" in leading[1:4])
-        if statement.named_parameters:
-            problems.append(SqlProblem("the SQL has parameters ($1 or ?)", start, "write the values"))
-        if last and kind not in ("SELECT", "MULTI"):
-            problems.append(SqlProblem(f"the last statement is {kind}, not SELECT", start, "end with a SELECT"))
-        elif not last and not temporary:
-            problems.append(
-                SqlProblem(
-                    f"{kind} is not allowed here: a node's SQL is CREATE TEMP … and, last, one SELECT",
-                    start,
-                    "make it a node of its own, or a WITH clause",
-                )
-            )
-        statements.append(query.strip().rstrip(";").rstrip() if kind != "CREATE" else query)
-        starts.append(start)
-        kinds.append(kind)
-    return statements, starts, kinds
-
-
-def _references(
-    text: str,
-    pieces: list[Token],
-    statements: list[str],
-    kinds: list[str],
-    known: Collection[str],
-    resolve_bare: Callable[[str], list[str]],
-    connection: Any,
-    problems: list[SqlProblem],
-) -> tuple[list[str], list[tuple[str, int]]]:
-    import duckdb
-
-    lowered = {node_id.lower(): node_id for node_id in known}
-    own = _created_names(pieces)
-    found: dict[str, int] = {}
-    positions: dict[str, int] = {}
-    for statement, kind in zip(statements, kinds, strict=True):
-        try:
-            if kind == "SELECT" and "pivot" not in statement.lower():
-                names = sorted(connection.get_table_names(statement, qualified=True))
-            else:
-                names = list(_qualified_names(pieces, lowered))
-        except duckdb.Error as error:
-            problems.append(engine_problem(error, text))
-            continue
-        for name in names:
-            parts = _parts(name)
-            offset = _find(pieces, parts)
-            joined = ".".join(parts).lower()
-            if len(parts) == 1:
-                match = _POSITIONAL.fullmatch(parts[0])
-                if match:
-                    positions[parts[0].lower()] = int(match[1] or 0)
-                    continue
-                if joined in own:
-                    continue
-            if joined in lowered:
-                found.setdefault(lowered[joined], offset if offset is not None else len(text))
+    def _without_refs(self, text: str) -> str:
+        """Replace every ``ref()`` by the quoted name of its node."""
+        result: list[str] = []
+        position = longer = 0
+        for start, end, target in _ref_calls(self._pieces):
+            node_id = self._target(target, start + longer)
+            if node_id is None:
                 continue
-            problems.append(_unknown_table(".".join(parts), offset, known, resolve_bare))
-    return sorted(found, key=lambda node_id: found[node_id]), sorted(positions.items())
+            name = quoted_node(node_id)
+            result += [text[position:start], name]
+            longer += len(name) - (end - start)
+            self._moves.append((end + longer, longer))
+            position = end
+        if not result:
+            return text
+        replaced = "".join([*result, text[position:]])
+        self._pieces = tokens(replaced)
+        return replaced
 
+    def _target(self, target: str, offset: int) -> str | None:
+        known = self._known.get(target.lower())
+        candidates = [known] if known else self._resolve_bare(target)
+        if len(candidates) == 1:
+            return candidates[0]
+        if candidates:
+            problem = SqlProblem(f"ref('{target}') may mean {' or '.join(candidates)}", offset, "write kind.name")
+        else:
+            problem = SqlProblem(f"ref('{target}'): no such node", offset, self._did_you_mean(target))
+        self._problems.append(problem)
+        return None
 
-def _unknown_table(
-    name: str, offset: int | None, known: Collection[str], resolve_bare: Callable[[str], list[str]]
-) -> SqlProblem:
-    if re.search(r"[/\\]|\.(csv|parquet|json|jsonl|txt|tsv|xlsx|db)$", name, re.IGNORECASE):
-        return SqlProblem(f"'{name}' is a file, and a node reads nodes", offset, "declare a source for the file")
-    bare = resolve_bare(name)
-    hint = f"write {' or '.join(bare)}" if bare else did_you_mean(name, known)
-    return SqlProblem(f"no node is called '{name}'", offset, hint)
+    # statements
 
+    def _read(self, statements: list[list[Token]]) -> None:
+        if len(statements) == 1 and self._read_select(statements[0], 0):
+            return
+        kinds = self._kinds(len(statements))
+        for index, (part, kind) in enumerate(zip(statements, kinds, strict=False)):
+            is_last = index == len(statements) - 1
+            if kind == "SELECT" and is_last:
+                if not self._read_select(part, 0):
+                    self._read_outline(part)
+            elif kind == "MULTI" and is_last:
+                self._depends_on_data = True
+                self._read_outline(part)
+            elif kind in ("CREATE", "MULTI") and not is_last and _is_temporary(part):
+                self._read_create(part, kind)
+            else:
+                self._refuse_statement(part, kind, is_last)
+        self._reads_everything = self._reads_everything or len(statements) > 1
 
-def _created_names(pieces: list[Token]) -> set[str]:
-    """The names after ``CREATE TEMP TABLE|VIEW|MACRO [IF NOT EXISTS]``."""
-    names = set()
-    for index, piece in enumerate(pieces):
-        if piece.text.lower() in ("temp", "temporary"):
-            for following in pieces[index + 1 : index + 6]:
-                if following.text.lower() not in ("table", "view", "macro", "function", "if", "not", "exists"):
-                    names.add(following.text.strip('"').lower())
-                    break
-    return names
+    def _kinds(self, count: int) -> list[str]:
+        import duckdb
 
-
-def _qualified_names(pieces: list[Token], lowered: dict[str, str]) -> Iterator[str]:
-    """Names ``kind.name`` of nodes in the text; for statements that DuckDB does not list the tables of."""
-    for left, dot, right in zip(pieces, pieces[1:], pieces[2:], strict=False):
-        name = f"{left.text.strip(chr(34))}.{right.text.strip(chr(34))}"
-        if dot.text == "." and name.lower() in lowered:
-            yield f"{quoted(left.text.strip(chr(34)))}.{quoted(right.text.strip(chr(34)))}"
-    for piece in pieces:
-        if _POSITIONAL.fullmatch(piece.text):
-            yield piece.text
-
-
-def _parts(name: str) -> list[str]:
-    """Take ``"a".b`` apart into its names. DuckDB adds an alias (``AS x``), which is left out."""
-    parts, position = [], 0
-    while match := _IDENTIFIER.match(name, position):
-        piece = match[0]
-        parts.append(piece[1:-1].replace('""', '"') if piece.startswith('"') else piece)
-        position = match.end() + 1
-        if name[match.end() : position] != ".":
-            break
-    return parts or [name]
-
-
-def _find(pieces: list[Token], parts: list[str]) -> int | None:
-    """Where a qualified name first stands in the text."""
-    wanted: list[str] = []
-    for part in parts:
-        wanted += [".", part.lower()] if wanted else [part.lower()]
-    texts = [piece.text.strip("\"'").lower() for piece in pieces]
-    for index in range(len(texts) - len(wanted) + 1):
-        if texts[index : index + len(wanted)] == wanted:
-            return pieces[index].offset
-    return None
-
-
-def engine_problem(error: Exception, text: str, shift: int = 0) -> SqlProblem:
-    """Read DuckDB's error about ``text``, which stood ``shift`` characters into what was executed."""
-    import json
-
-    message, offset, hint = str(error), None, ""
-    head, brace, body = message.partition("{")
-    if brace and '"exception_message"' in body:
         try:
-            said = json.loads(brace + body)
-        except json.JSONDecodeError:
-            said = {"exception_message": body}
-        message = str(said.get("exception_message", ""))
-        if said.get("position", "").isdigit():
-            offset = _characters(text, int(said["position"]), shift)
-    else:
-        message, _, where = message.partition("\n\nLINE ")
-        message = message.partition(": ")[2] or message
-        offset = _caret_offset(text, where, shift)
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    if len(lines) > 1:
-        hint = "; ".join(lines[1:]).replace('Candidate bindings: ', "candidates: ")
-    return SqlProblem((lines or [head.strip(": ")])[0].rstrip("!"), offset, hint)
+            kinds = [statement.type.name for statement in self._connection.extract_statements(self._text)]
+        except duckdb.Error as error:
+            self._problems.append(engine_problem(error, self._text))
+            return []
+        if len(kinds) != count:
+            self._problems.append(SqlProblem("the statements cannot be told apart", None, "put them on lines of their own"))
+            return []
+        return kinds
 
+    def _refuse_statement(self, part: list[Token], kind: str, is_last: bool) -> None:
+        offset, said = part[0].start, part[0].text.upper()
+        if is_last and kind == "CREATE":
+            problem = SqlProblem("the last statement is CREATE, not SELECT", offset, "end with a SELECT")
+        elif kind == "CREATE":
+            problem = SqlProblem("only CREATE TEMP TABLE, VIEW, MACRO or TYPE is allowed", offset, "add TEMP")
+        else:
+            problem = SqlProblem(
+                f"{said} is not allowed here: a node's SQL is CREATE TEMP … and, last, one SELECT",
+                offset,
+                "make it a node of its own, or a WITH clause" if kind == "SELECT" else "",
+            )
+        self._problems.append(problem)
 
-def shifted(problem: SqlProblem, by: int) -> SqlProblem:
-    """The same problem in a text that has ``by`` more characters before it."""
-    offset = None if problem.offset is None else problem.offset + by
-    return SqlProblem(problem.message, offset, problem.hint)
+    def _read_select(self, part: list[Token], skip: int, before: str = "") -> bool:
+        """Read a query that stands at ``part[skip:]``, ``before`` put in front of it; False where it has no tree."""
+        start = part[skip].start
+        text = before + self._text[start : part[-1].end]
+        try:
+            syntaxes = read_query(text, self._connection, self._own)
+        except NoTree:
+            return False
+        for syntax in syntaxes:
+            self._take(syntax, start - len(before))
+        return True
 
+    def _read_outline(self, part: list[Token]) -> None:
+        self._take(outline(part, self._known, self._own), 0)
 
-def _characters(text: str, position: int, shift: int) -> int | None:
-    """Turn a byte position in ``shift`` ASCII characters followed by ``text`` into a character offset in ``text``."""
-    data = text.encode()
-    position -= shift
-    return len(data[:position].decode(errors="replace")) if 0 <= position <= len(data) else None
+    def _read_create(self, part: list[Token], kind: str) -> None:
+        thing, name, body = _created(part)
+        if kind == "MULTI" or thing == "type":
+            # The values of a PIVOT or an ENUM may come from the data.
+            self._depends_on_data = True
+        is_exact = False
+        if body is not None and kind == "CREATE":
+            end = _without_data_clause(part) if thing == "table" else len(part)
+            if thing in ("table", "view"):
+                is_exact = self._is_read(part[:end], body)
+            elif part[body].name == "table":
+                is_exact = self._is_read(part[:end], body + 1)
+            elif thing != "type":
+                is_exact = self._is_read(part[:end], body, "SELECT ")
+        if not is_exact:
+            self._read_outline(part)
+        self._own.add(name)
 
+    def _is_read(self, part: list[Token], skip: int, before: str = "") -> bool:
+        """Read a part of a statement as a query; where it is none, nothing is taken from it."""
+        problems = len(self._problems)
+        if skip >= len(part) or not self._read_select(part, skip, before):
+            return False
+        if any(problem.message.startswith("syntax error") for problem in self._problems[problems:]):
+            del self._problems[problems:]
+            return False
+        return True
 
-def _caret_offset(text: str, where: str, shift: int) -> int | None:
-    first, _, rest = where.partition("\n")
-    number, _, shown = first.partition(": ")
-    caret = rest.find("^")
-    if not number.isdigit() or caret < 0 or "..." in shown:
+    # what a query says
+
+    def _take(self, syntax: Syntax, start: int) -> None:
+        self._problems += [shifted(problem, start) for problem in syntax.problems]
+        self._volatile |= syntax.volatile
+        self._reads_everything = self._reads_everything or syntax.describes or not syntax.exact
+        self._sure = self._sure and syntax.exact
+        for table in syntax.tables:
+            self._take_table(table, start)
+
+    def _take_table(self, table: TableName, start: int) -> None:
+        lowered = [part.lower() for part in table.parts]
+        offset = self._find(lowered) if table.offset is None else start + table.offset
+        if len(lowered) == 1:
+            match = POSITIONAL.fullmatch(lowered[0])
+            if lowered[0] in self._own:
+                return
+            if match:
+                self._positions[lowered[0]] = int(match[1] or 0)
+                return
+        if lowered[0] in ("temp", "main") and lowered[-1] in self._own:
+            return
+        node_id = self._known.get(".".join(lowered)) if len(lowered) == 2 else None
+        if node_id is not None and "." not in lowered[0]:
+            self._found.setdefault(node_id, len(self._text) if offset is None else offset)
+        else:
+            self._problems.append(self._unknown_table(table.parts, offset))
+
+    def _unknown_table(self, parts: Sequence[str], offset: int | None) -> SqlProblem:
+        name = ".".join(parts)
+        twin = self._known.get(name.lower())
+        if twin is not None:
+            return SqlProblem(f"no node is called '{name}' like that", offset, f"write {quoted_node(twin)}")
+        if _FILE.search(name):
+            return SqlProblem(f"'{name}' is a file, and a node reads nodes", offset, "declare a source for the file")
+        bare = self._resolve_bare(name)
+        hint = f"write {' or '.join(bare)}" if bare else self._did_you_mean(name)
+        return SqlProblem(f"no node is called '{name}'", offset, hint)
+
+    def _did_you_mean(self, name: str) -> str:
+        return did_you_mean(name, self._known.values())
+
+    def _find(self, lowered: Sequence[str]) -> int | None:
+        """Where a qualified name first stands in the text, for tables of which the tree does not say."""
+        wanted = [*lowered]
+        for index, piece in enumerate(self._pieces):
+            following = self._pieces[index : index + 2 * len(wanted) - 1 : 2]
+            if [token.name for token in following] == wanted:
+                return piece.start
         return None
-    column = caret - len(f"LINE {number}: ")
-    lines = text.split("\n")
-    line = int(number) - 1
-    if line >= len(lines) or column < 0:
-        return None
-    return sum(len(previous) + 1 for previous in lines[:line]) + min(column, len(lines[line])) - (shift if line == 0 else 0)
+
+
+def _ref_calls(pieces: Sequence[Token]) -> list[tuple[int, int, str]]:
+    """Every ``ref('…')`` and ``{{ ref('…') }}``: start, end and what is in the quotes."""
+    found = []
+    for index, piece in enumerate(pieces):
+        if piece.kind == "template":
+            match = _REF_TEMPLATE.fullmatch(piece.text)
+            if match:
+                found.append((piece.start, piece.end, match["target"]))
+        elif piece.kind == "word" and piece.text == "ref" and (index == 0 or pieces[index - 1].text != "."):
+            call = pieces[index + 1 : index + 4]
+            texts = [token.text for token in call]
+            if len(texts) == 3 and texts[0] == "(" and texts[2] == ")" and texts[1][0] in "'\"":
+                found.append((piece.start, call[2].end, texts[1][1:-1]))
+    return found
+
+
+def _statements(pieces: Sequence[Token]) -> list[list[Token]]:
+    """The tokens of each statement, without semicolons."""
+    statements: list[list[Token]] = [[]]
+    for piece in pieces:
+        if piece.text == ";" and piece.kind == "other":
+            statements.append([])
+        else:
+            statements[-1].append(piece)
+    return [statement for statement in statements if statement]
+
+
+def _is_temporary(part: Sequence[Token]) -> bool:
+    words = [piece.name for piece in part[:6]]
+    if words[1:3] == ["or", "replace"]:
+        del words[1:3]
+    return len(words) > 2 and words[1] in ("temp", "temporary") and words[2] in _TEMPORARY_THINGS
+
+
+def _created(part: Sequence[Token]) -> tuple[str, str, int | None]:
+    """What a CREATE TEMP makes (table, view, …), its name in lower case, and the index of the token after its AS."""
+    index = next(i for i, piece in enumerate(part) if piece.name in ("temp", "temporary")) + 1
+    thing = part[index].name
+    index += 2 if thing == "recursive" else 1
+    while index < len(part) and part[index].name in ("if", "not", "exists"):
+        index += 1
+    while index + 2 < len(part) and part[index + 1].text == ".":
+        index += 2
+    name = part[index].name if index < len(part) else ""
+    depth = 0
+    for i in range(index + 1, len(part)):
+        text = part[i].text
+        depth += (text == "(") - (text == ")")
+        if depth == 0 and part[i].name == "as":
+            return ("macro" if thing == "function" else thing), name, i + 1
+    return thing, name, None
+
+
+def _without_data_clause(part: Sequence[Token]) -> int:
+    """How many tokens of a CREATE TABLE stand before its ``WITH [NO] DATA``."""
+    words = [piece.name for piece in part[-3:]]
+    if words == ["with", "no", "data"]:
+        return len(part) - 3
+    return len(part) - 2 if words[1:] == ["with", "data"] else len(part)

@@ -180,32 +180,31 @@ def _ctes(cte_map: dict[str, Any], scope: frozenset[str]) -> tuple[list[tuple[An
 def outline(pieces: Sequence[Token], known: Collection[str], own: Collection[str] = ()) -> Syntax:
     """Read a query off its tokens. ``known`` are the ids of all nodes, in lower case; offsets are the tokens' own."""
     found = Syntax(exact=False)
-    for index, piece in enumerate(pieces):
+    padded = [None, *pieces, None, None]
+    for before, piece, after, last in zip(padded, pieces, padded[2:], padded[3:], strict=False):
         name = piece.name
-        before = pieces[index - 1] if index else None
-        after, last = (*pieces[index + 1 : index + 3], None, None)[:2]
-        if not name or (before is not None and before.text == "."):
+        if not name:
             continue
-        if after is not None and after.text == "." and last is not None:
-            if f"{name}.{last.name}" in known:
-                found.tables.append(TableName((name, last.name), piece.start))
-            elif name in _CATALOG_SCHEMAS:
-                found.problems.append(_catalog(f"{name}.{last.name}", piece.start))
-            continue
-        if POSITIONAL.fullmatch(name) and name not in own:
+        dotted = before is not None and before.text == "."
+        leads = after is not None and after.text == "." and last is not None and last.name
+        called = after is not None and after.text == "("
+        if leads and f"{name}.{leads}" in known:
+            found.tables.append(TableName((name, leads), piece.start))
+        elif leads and name in _CATALOG_SCHEMAS:
+            found.problems.append(_catalog(f"{name}.{leads}", piece.start))
+        elif not leads and not dotted and POSITIONAL.fullmatch(name) and name not in own:
             found.tables.append(TableName((name,), piece.start))
-        elif before is not None and before.name in _BEFORE_A_TABLE and _CATALOG_VIEW.fullmatch(name):
-            found.problems.append(_catalog(name, piece.start))
-        elif before is not None and before.text == "(" and name in _WRITING_WORDS:
+        elif not leads and not called and before is not None and _CATALOG_VIEW.fullmatch(name):
+            if dotted or before.text == "," or before.name in _BEFORE_A_TABLE:
+                found.problems.append(_catalog(name, piece.start))
+        elif before is not None and before.text == "(" and name in _WRITING_WORDS and not called:
             found.problems.append(SqlProblem(f"{name.upper()} is not allowed: a node's SQL only reads", piece.start))
-        is_called = after is not None and after.text == "("
         if name in own:
             continue
-        if is_called:
-            refused = why_refused(name, as_table=None)
-            if refused:
-                found.problems.append(SqlProblem(refused[0], piece.start, refused[1]))
-        if name in VOLATILE_WORDS or (is_called and is_volatile(name, 1)):
+        refused = why_refused(name, as_table=None) if called else None
+        if refused:
+            found.problems.append(SqlProblem(refused[0], piece.start, refused[1]))
+        if (name in VOLATILE_WORDS and not dotted) or (called and is_volatile(name, 1)):
             found.volatile[name] = None
     return found
 

@@ -11,85 +11,30 @@ hundred bytes and one ref, whatever the project's size.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from seeknal.dag.diff import ChangeCategory
 from seeknal.dag.manifest import Manifest
 from seeknal.dag.names import PRODUCTION, did_you_mean, environment_name
 from seeknal.dag.parse import parse_manifest
 from seeknal.dag.project import Project
 from seeknal.errors import DeliveryError, NotFoundError, RefusedError, SeeknalError, StalePlanError
+from seeknal.store.filesystem import link_atomically
 from seeknal.store.objects import EnvironmentPlanRecord, EnvironmentRecord, Tree
 from seeknal.store.store import Store
+from seeknal.workflow.applying import Applying, ApplyResult
 from seeknal.workflow.commit import who
+from seeknal.workflow.environment_plan import EnvironmentPlan, saved_plan
 from seeknal.workflow.events import Listener, silent
-from seeknal.workflow.limits import StopRequest
-from seeknal.workflow.planning import ChangePlan
 from seeknal.workflow.promotion import Promotion, execute_promotion, plan_promotion
-from seeknal.workflow.results import RunOptions, RunResult
-from seeknal.workflow.runner import ExecutionSummary, summarize
+from seeknal.workflow.results import RunOptions
 from seeknal.workflow.session import Session, environment_lock, read_head
 from seeknal.workflow.views import hide_environment, show_record, show_references, timestamp, write_json
 
-
-@dataclass(frozen=True)
-class EnvironmentPlan:
-    """A plan for an environment, as it was saved.
-
-    ``categorized_changes``: node id → ``breaking``, ``non_breaking`` or ``metadata``. ``manifest_fingerprint`` is the
-    SHA-256 that the project must still have when the plan is applied.
-    """
-
-    env_name: str
-    manifest_fingerprint: str
-    categorized_changes: dict[str, str]
-    added_nodes: list[str]
-    removed_nodes: list[str]
-    created_at: str
-    nodes_to_execute: list[str]
-    profile_path: str | None = None
-    change: ChangePlan | None = None
-
-    @property
-    def total_nodes_to_execute(self) -> int:
-        return len(self.nodes_to_execute)
-
-    @property
-    def summary(self) -> str:
-        """A few lines for people."""
-        counts = {category.value: 0 for category in ChangeCategory}
-        for value in self.categorized_changes.values():
-            counts[value] += 1
-        return (
-            f"Plan for environment '{self.env_name}' ({self.created_at})\n"
-            f"  Nodes to execute: {self.total_nodes_to_execute}\n"
-            f"  Breaking: {counts['breaking']}, non-breaking: {counts['non_breaking']}, metadata: {counts['metadata']}\n"
-            f"  Added: {len(self.added_nodes)}, removed: {len(self.removed_nodes)}"
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "env_name": self.env_name,
-            "manifest_fingerprint": self.manifest_fingerprint,
-            "categorized_changes": self.categorized_changes,
-            "added_nodes": self.added_nodes,
-            "removed_nodes": self.removed_nodes,
-            "created_at": self.created_at,
-            "total_nodes_to_execute": self.total_nodes_to_execute,
-            "nodes_to_execute": self.nodes_to_execute,
-            "profile_path": self.profile_path,
-            "details": self.change.to_dict() if self.change else None,
-        }
-
-    def save(self, path: str | Path) -> None:
-        """Write the plan as JSON. Raises OSError."""
-        Path(path).write_bytes(msgspec.json.format(msgspec.json.encode(self.to_dict()), indent=2))
+__all__ = ["ApplyResult", "Environment", "EnvironmentManager", "EnvironmentPlan"]
 
 
 @dataclass(frozen=True)
@@ -115,112 +60,6 @@ class Environment:
         return self.expires_at is not None and time.time() > self.expires_at
 
 
-@dataclass(frozen=True)
-class EnvironmentConfig:
-    """What ``env_config.json`` holds."""
-
-    name: str
-    created_at: str
-    last_accessed: str
-    promoted_from: str | None = None
-    ttl_seconds: int = 7 * 24 * 3600
-
-
-@dataclass(frozen=True)
-class EnvironmentRef:
-    """One entry of ``refs.json``: a production output that an unchanged node stands on."""
-
-    node_id: str
-    output_path: str
-    fingerprint: str
-
-
-@dataclass(frozen=True)
-class ApplyResult(Mapping[str, Any]):
-    """What applying a plan did. Also a mapping of the names that older callers expect."""
-
-    env_name: str
-    result: RunResult
-    env_dir: Path
-    nodes_to_execute: list[str]
-    profile_path: str | None = None
-
-    @property
-    def success(self) -> bool:
-        return self.result.status == "success"
-
-    @property
-    def summary(self) -> ExecutionSummary:
-        return summarize(self.result)
-
-    def _as_dict(self) -> dict[str, Any]:
-        return {
-            "env_name": self.env_name,
-            "env_dir": self.env_dir,
-            "nodes_to_execute": self.nodes_to_execute,
-            "profile_path": self.profile_path,
-            "success": self.success,
-        }
-
-    def __getitem__(self, key: str) -> Any:
-        return self._as_dict()[key]
-
-    def __iter__(self) -> Any:
-        return iter(self._as_dict())
-
-    def __len__(self) -> int:
-        return len(self._as_dict())
-
-
-@dataclass(frozen=True)
-class _PlannedRecord:
-    name: str
-    plan: EnvironmentPlanRecord
-
-
-@dataclass(frozen=True)
-class Applying:
-    """An environment whose plan was checked against the project, ready to run."""
-
-    manager: EnvironmentManager
-    session: Session
-    record: _PlannedRecord
-
-    @property
-    def name(self) -> str:
-        return self.record.name
-
-    @property
-    def plan(self) -> EnvironmentPlanRecord:
-        return self.record.plan
-
-    def look(self, options: RunOptions) -> ApplyResult:
-        """What a run would execute; nothing is written."""
-        forecast = self.session.prepare_run(self.name, options).forecast()
-        would = [entry.node_id for entry in forecast if entry.action in ("RUN", "MAY RUN")]
-        head = self.manager.store.refs.read(self.name)
-        return self._result(RunResult("", self.name, "success", 0.0, [], head), would)
-
-    def run(
-        self,
-        options: RunOptions,
-        *,
-        listener: Listener = silent,
-        stop: StopRequest | None = None,
-        publish: bool = True,
-    ) -> ApplyResult:
-        """Run, and remember how it ended. Raises ProjectError, BusyError."""
-        result = self.session.run(
-            self.name, options, listener=listener, stop=stop, base_snapshot=self.plan.base, publish=publish
-        )
-        self.manager.remember_run(self.name, result)
-        return self._result(result, self.plan.to_execute)
-
-    def _result(self, result: RunResult, nodes: list[str]) -> ApplyResult:
-        folder = self.manager.project.environment_folder(self.name)
-        return ApplyResult(self.name, result, folder, nodes, self.plan.profile_path)
-
-
 class EnvironmentManager:
     """The environments of the project whose ``target`` folder this is."""
 
@@ -230,12 +69,10 @@ class EnvironmentManager:
 
     # planning
 
-    def plan(
-        self, env_name: str, manifest: Manifest | None = None, profile_path: str | None = None
-    ) -> EnvironmentPlan:
+    def plan(self, env_name: str, manifest: Manifest | None = None, profile_path: str | None = None) -> EnvironmentPlan:
         """Compare the project (``manifest``: instead of its files) with production, and save that as the plan.
 
-        Raises NameNotAllowedError, ProjectError where files are wrong. Queries that no longer bind are part of the plan.
+        Raises NameNotAllowedError, ProjectError where files are wrong. Queries that no longer bind are in the plan.
         """
         name = self._own_name(env_name)
         with self._session(manifest) as session:
@@ -284,8 +121,6 @@ class EnvironmentManager:
         return plan
 
     def _show_plan(self, record: EnvironmentRecord, session: Session, production: Tree, manifest_path: Path) -> None:
-        from seeknal.store.filesystem import link_atomically
-
         assert record.plan is not None
         folder = self.project.environment_folder(record.name)
         write_json(self.store, folder / "plan.json", record.plan.document)
@@ -323,17 +158,17 @@ class EnvironmentManager:
     def applying(self, env_name: str, *, force: bool = False) -> Iterator[Applying]:
         """Open the project for running in an environment. Raises as :meth:`apply`."""
         name = self._own_name(env_name)
-        record = self._planned(name)
+        record, plan = self._planned(name)
         with self._session() as session:
-            if record.plan.manifest != session.manifest.fingerprint():
+            if plan.manifest != session.manifest.fingerprint():
                 if not force:
                     raise StalePlanError(
                         "Plan is stale -- manifest has changed",
                         hint=f"plan again with `seeknal plan {name}`, or run with --force",
                     )
-                self.plan_session(name, session, record.plan.profile_path)
-                record = self._planned(name)
-            yield Applying(self, session, record)
+                self.plan_session(name, session, plan.profile_path)
+                record, plan = self._planned(name)
+            yield Applying(session, record, plan)
 
     # promoting
 
@@ -392,12 +227,14 @@ class EnvironmentManager:
     def _environment(self, name: str) -> Environment:
         record = self.store.read_environment(name)
         head = self.store.head(name)
-        nodes = len(self.store.read_tree(head.tree).nodes) if head else len(record.plan.to_execute) if record and record.plan else 0
+        nodes = len(self.store.read_tree(head.tree).nodes) if head else 0
         updated = head.created_at if head else record.last_accessed if record else 0.0
         if record is None or name == PRODUCTION:
             created = head.created_at if head else 0.0
             status = "promoted" if head and head.promoted_from else "applied"
-            return Environment(name, status, timestamp(created), timestamp(updated), 0, None, None, nodes, timestamp(updated))
+            return Environment(
+                name, status, timestamp(created), timestamp(updated), 0, None, None, nodes, timestamp(updated)
+            )
         return Environment(
             name,
             record.status,
@@ -405,7 +242,7 @@ class EnvironmentManager:
             timestamp(record.last_accessed),
             record.ttl_seconds,
             record.promoted_from,
-            _saved_plan(record),
+            saved_plan(record),
             nodes,
             timestamp(updated),
             record.last_accessed + record.ttl_seconds,
@@ -462,41 +299,8 @@ class EnvironmentManager:
             raise NotFoundError(f"Environment '{name}' not found", hint=hint)
         return record
 
-    def _planned(self, name: str) -> _PlannedRecord:
+    def _planned(self, name: str) -> tuple[EnvironmentRecord, EnvironmentPlanRecord]:
         record = self._known(name)
         if record.plan is None:
             raise SeeknalError(f"Environment '{name}' has no plan", hint=f"make one with `seeknal plan {name}`")
-        return _PlannedRecord(name, record.plan)
-
-    def remember_run(self, name: str, result: RunResult) -> None:
-        """Note in an environment's record how its run ended."""
-        status = {"success": "applied"}.get(result.status, "failed")
-        record = msgspec.structs.replace(self._known(name), status=status, last_accessed=time.time())
-        self.store.write_environment(record)
-        show_record(self.project, self.store, record)
-
-
-def _saved_plan(record: EnvironmentRecord) -> EnvironmentPlan | None:
-    plan = record.plan
-    if plan is None:
-        return None
-    return EnvironmentPlan(
-        record.name,
-        plan.manifest,
-        plan.categories,
-        plan.added,
-        plan.removed,
-        timestamp(plan.created_at),
-        plan.to_execute,
-        plan.profile_path,
-    )
-
-
-__all__ = [
-    "ApplyResult",
-    "Environment",
-    "EnvironmentConfig",
-    "EnvironmentManager",
-    "EnvironmentPlan",
-    "EnvironmentRef",
-]
+        return record, record.plan

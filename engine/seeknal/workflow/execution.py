@@ -118,9 +118,7 @@ class Run:
         self._to_report = len(self._order)
         slots = self._slots(len(may_run))
         self._listener(
-            RunStarted(
-                self.run_id, self.environment, len(self._order), len(may_run), self._options.parallel, slots
-            )
+            RunStarted(self.run_id, self.environment, len(self._order), len(may_run), self._options.parallel, slots)
         )
         scheduler = Scheduler(
             {node_id: self._manifest.inputs_of(node_id) for node_id in self._order},
@@ -212,9 +210,7 @@ class Run:
         )
         return scheduler.hit(node_id)
 
-    def _submit(
-        self, node_id: str, scheduler: Scheduler, workers: Workers, futures: dict[Future[bytes], str]
-    ) -> None:
+    def _submit(self, node_id: str, scheduler: Scheduler, workers: Workers, futures: dict[Future[bytes], str]) -> None:
         attempt = self._attempts[node_id] = self._attempts.get(node_id, 0) + 1
         if attempt == 1:
             self._reported += 1
@@ -260,12 +256,12 @@ class Run:
                 self._submit(node_id, scheduler, workers, futures)
                 return []
             failure = Failure(
-                "its worker process died" + (" twice" if deaths > 1 else ""), "out of memory? give it fewer workers beside it"
+                "its worker process died" + (" twice" if deaths > 1 else ""),
+                "out of memory? give it fewer workers beside it",
             )
         seconds = time.perf_counter() - self._started[node_id][0]
-        if failure is None and artifact is not None:
-            if self._resolver.changed_meanwhile(node_id):
-                artifact, failure = None, Failure("what it reads changed while it was read", "run again")
+        if failure is None and artifact is not None and self._resolver.changed_meanwhile(node_id):
+            artifact, failure = None, Failure("what it reads changed while it was read", "run again")
         if failure is None and artifact is not None:
             # The worker's own time: the caller's would count the start of a process too.
             seconds = artifact.duration_seconds
@@ -280,7 +276,11 @@ class Run:
             return scheduler.succeeded(node_id)
         assert failure is not None
         attempts = self._options.retry + 1
-        if self._attempts[node_id] - self._deaths.get(node_id, 0) < attempts and not self._deaths.get(node_id) and not self._stop.requested:
+        if (
+            self._attempts[node_id] - self._deaths.get(node_id, 0) < attempts
+            and not self._deaths.get(node_id)
+            and not self._stop.requested
+        ):
             self._listener(NodeRetried(node_id, self._attempts[node_id] + 1, attempts, failure.message))
             self._submit(node_id, scheduler, workers, futures)
             return []
@@ -321,19 +321,20 @@ class Run:
         )
 
     def _problems(self, node_id: str, error: Exception) -> tuple[Problem, ...]:
-        if isinstance(error, SeeknalError):
-            found = error.problems()
-        else:
-            found = [Problem(str(error))]
+        found = error.problems() if isinstance(error, SeeknalError) else [Problem(str(error))]
         return tuple(
-            problem if problem.place else Problem(f"{node_id}: {problem.message}", self._compiled.place(node_id), problem.hint)
+            problem
+            if problem.place
+            else Problem(f"{node_id}: {problem.message}", self._compiled.place(node_id), problem.hint)
             for problem in found
         )
 
     def _place_failure(self, node_id: str, failure: Failure) -> Problem:
         draft = self._compiled.parsed.drafts[node_id]
         if failure.file is not None:
-            return Problem(f"{node_id}: {failure.message}", Place(failure.file, failure.line, failure.column), failure.hint)
+            return Problem(
+                f"{node_id}: {failure.message}", Place(failure.file, failure.line, failure.column), failure.hint
+            )
         offset = failure.offset
         if offset is not None and draft.sql is not None and failure.statement is not None:
             offset += draft.sql.starts[failure.statement]

@@ -219,5 +219,7 @@ def _actions(missing: Sequence[tuple[str, str | None]], breaking: bool) -> tuple
         for old, new in missing
     ]
     if missing:
-        actions.append("Review all SQL queries referencing " + ("this column" if len(missing) == 1 else "these columns"))
+        actions.append(
+            "Review all SQL queries referencing " + ("this column" if len(missing) == 1 else "these columns")
+        )
     return (*actions, "Test thoroughly before promoting to production")

@@ -76,10 +76,13 @@ def plan_promotion(store: Store, record: EnvironmentRecord, target: str, *, forc
     target_snapshot = store.read_snapshot(target_digest) if target_digest else None
     same = target_snapshot is not None and target_snapshot.tree == snapshot.tree
     if target == PRODUCTION and target_digest != snapshot.base and not force and not same:
-        raise PromotionRaceError(_what_moved(store, target_snapshot, snapshot.base), hint=(
-            f"plan and run again (what is unchanged is cached): `seeknal plan {source}`, "
-            f"`seeknal run --env {source}`; or promote with --force"
-        ))
+        raise PromotionRaceError(
+            _what_moved(store, target_snapshot, snapshot.base),
+            hint=(
+                f"plan and run again (what is unchanged is cached): `seeknal plan {source}`, "
+                f"`seeknal run --env {source}`; or promote with --force"
+            ),
+        )
     return Promotion(
         source,
         target,
@@ -141,7 +144,12 @@ def _remember(project: Project, store: Store, promotion: Promotion, digest: str)
         return
     before = store.read_environment(promotion.target)
     created = EnvironmentRecord(
-        promotion.target, "applied", before.created_at if before else now, now, promoted_from=promotion.source, plan=plan
+        promotion.target,
+        "applied",
+        before.created_at if before else now,
+        now,
+        promoted_from=promotion.source,
+        plan=plan,
     )
     store.write_environment(created)
     show_record(project, store, created)

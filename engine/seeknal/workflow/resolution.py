@@ -117,7 +117,9 @@ class Resolver:
     def _analysis(self, node_id: str) -> NodeAnalysis:
         """The node's analysis for its inputs' real columns; planning may have known less, or something else."""
         draft = self._drafts[node_id]
-        real = {name: self.artifacts[name].schema() for name in draft.inputs if KINDS[self._drafts[name].kind].makes_table}
+        real = {
+            name: self.artifacts[name].schema() for name in draft.inputs if KINDS[self._drafts[name].kind].makes_table
+        }
         for name, schema in real.items():
             assumed = self._analyses[name].schema
             if assumed is None or list(assumed.items()) != list(schema.items()):
@@ -144,7 +146,11 @@ class Resolver:
         """Everything a worker needs to execute a node that was decided to be a miss."""
         draft = self._drafts[node_id]
         analysis = self._analyses[node_id]
-        inputs = tuple(self._input_table(name) for name in draft.inputs if self.artifacts[name].columns or self.artifacts[name].parts)
+        inputs = tuple(
+            self._input_table(name)
+            for name in draft.inputs
+            if self.artifacts[name].columns or self.artifacts[name].parts
+        )
         return Task(
             node_id=node_id,
             kind=draft.kind,

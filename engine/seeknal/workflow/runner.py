@@ -13,12 +13,11 @@ production's ref. What it adds are its extension points, which subclasses overri
 
 from __future__ import annotations
 
-import enum
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,72 +33,12 @@ from seeknal.workflow.commit import commit
 from seeknal.workflow.delivery import deliver
 from seeknal.workflow.limits import usable_cores
 from seeknal.workflow.resolution import KEEP, MISS, Resolver
-from seeknal.workflow.results import RunOptions, RunResult, new_run_id
+from seeknal.workflow.results import new_run_id
 from seeknal.workflow.selection import Filters, Selection, select
 from seeknal.workflow.session import Session, environment_lock
+from seeknal.workflow.summary import RULE, ExecutionStatus, ExecutionSummary, NodeResult, print_summary
 from seeknal.workflow.views import show_environment
 from seeknal.workflow.worker import close_workbenches, execute
-
-RULE = "=" * 60
-
-
-class ExecutionStatus(enum.Enum):
-    """How a node stands."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    SUCCESS = "success"
-    FAILED = "failed"
-    CACHED = "cached"
-    SKIPPED = "skipped"
-
-
-@dataclass
-class NodeResult:
-    """What became of one node. ``duration`` is in seconds."""
-
-    node_id: str
-    status: ExecutionStatus
-    duration: float = 0.0
-    row_count: int = 0
-    error_message: str | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "node_id": self.node_id,
-            "status": self.status.value,
-            "duration": self.duration,
-            "row_count": self.row_count,
-            "error_message": self.error_message,
-            "metadata": self.metadata,
-        }
-
-
-@dataclass
-class ExecutionSummary:
-    """What became of a run. ``changed_nodes`` counts those that were executed or would be; times are in seconds."""
-
-    total_nodes: int
-    changed_nodes: int
-    cached_nodes: int
-    successful_nodes: int
-    failed_nodes: int
-    skipped_nodes: int
-    total_duration: float
-    results: list[NodeResult] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "total_nodes": self.total_nodes,
-            "changed_nodes": self.changed_nodes,
-            "cached_nodes": self.cached_nodes,
-            "successful_nodes": self.successful_nodes,
-            "failed_nodes": self.failed_nodes,
-            "skipped_nodes": self.skipped_nodes,
-            "total_duration": self.total_duration,
-            "results": [result.to_dict() for result in self.results],
-        }
 
 
 class StateStore(Protocol):
@@ -176,8 +115,8 @@ class DAGRunner:
     ) -> ExecutionSummary:
         """Execute what is not cached; see the module for what can be overridden.
 
-        Raises ValueError("DAG contains cycle: …"), ProjectError where the project does not type-check, NotFoundError for
-        a name that nothing has, BusyError where another process runs.
+        Raises ValueError("DAG contains cycle: …"), ProjectError where the project does not type-check, NotFoundError
+        for a name that nothing has, BusyError where another process runs.
         """
         started = time.perf_counter()
         self._results, self._artifacts = {}, {}
@@ -478,50 +417,4 @@ def _project_root(manifest: Manifest, state_dir: str | Path | None, target_path:
     return Path.cwd()
 
 
-def summarize(result: RunResult) -> ExecutionSummary:
-    """A run's result in the words of :class:`ExecutionSummary`."""
-    results = [
-        NodeResult(
-            node.node_id,
-            ExecutionStatus(node.status),
-            node.duration_seconds,
-            node.row_count or 0,
-            "; ".join(str(problem) for problem in node.problems) or None,
-            {"reason": node.reason, "fingerprint": node.fingerprint},
-        )
-        for node in result.nodes
-    ]
-    return ExecutionSummary(
-        len(results),
-        result.executed,
-        result.count("cached"),
-        result.count("success"),
-        result.count("failed"),
-        result.count("skipped"),
-        result.duration_seconds,
-        results,
-    )
-
-
-def print_summary(summary: ExecutionSummary, write: Callable[[str], None] = print) -> None:
-    """Print a summary, and the failed nodes with their errors."""
-    write(f"ℹ {RULE}")
-    write("ℹ Execution Summary")
-    write(f"ℹ {RULE}")
-    for label, value in (
-        ("Total nodes:", str(summary.total_nodes)),
-        ("Changed nodes:", str(summary.changed_nodes)),
-        ("Cached nodes:", str(summary.cached_nodes)),
-        ("Successful:", str(summary.successful_nodes)),
-        ("Failed:", str(summary.failed_nodes)),
-        ("Skipped:", str(summary.skipped_nodes)),
-        ("Duration:", f"{summary.total_duration:.2f}s"),
-    ):
-        write(f"  {label:<16}{value}")
-    write(f"ℹ {RULE}")
-    for result in summary.results:
-        if result.status is ExecutionStatus.FAILED:
-            write(f"✗ {result.node_id}: {result.error_message}")
-
-
-__all__ = ["DAGRunner", "ExecutionStatus", "ExecutionSummary", "NodeResult", "RunOptions", "print_summary", "summarize"]
+__all__ = ["DAGRunner", "ExecutionStatus", "ExecutionSummary", "NodeResult", "print_summary"]

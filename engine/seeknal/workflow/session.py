@@ -212,7 +212,9 @@ class Session:
                 written=run.written,
                 listener=listener,
             )
-            for warning in show_environment(self.project, self.store, environment, self.store.read_snapshot(snapshot), tree):
+            for warning in show_environment(
+                self.project, self.store, environment, self.store.read_snapshot(snapshot), tree
+            ):
                 listener(Warned(warning))
             result = replace(result, snapshot=snapshot)
             if publish:

@@ -1,4 +1,4 @@
-"""The settled record: what production's last successful run depended on, so that a run with nothing to do takes a blink.
+"""The settled record: what production's last successful run rests on, so that a run with nothing to do takes a blink.
 
 After a run of the whole project, every file that it depended on is remembered with its content digest: the project
 file, the node files, the sources' files, and what each pattern of a source matched. While all of that, the engine and
@@ -28,7 +28,7 @@ from seeknal.workflow.results import NodeOutcome, RunResult, new_run_id
 
 
 class Settled(msgspec.Struct, frozen=True):
-    """What the state ``head`` of production rests on. ``files``: path → content digest; ``listings``: pattern → paths."""
+    """What production's ``head`` rests on. ``files``: path → content digest; ``listings``: pattern → paths."""
 
     engine: str
     head: str
@@ -114,4 +114,6 @@ def _deliveries_stand(store: Store) -> bool:
 
 
 def _views_stand(project: Project) -> bool:
-    return all((project.target / name).exists() for name in ("cache", "intermediate", "manifest.json", "run_state.json"))
+    return all(
+        (project.target / name).exists() for name in ("cache", "intermediate", "manifest.json", "run_state.json")
+    )

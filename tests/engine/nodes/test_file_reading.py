@@ -764,7 +764,7 @@ def written(value: str | None, delimiter: str) -> str:
     return "" if value is None else '"' + value.replace('"', '""') + '"'
 
 
-@settings(max_examples=80000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data(), names, st.sampled_from([",", ";", "\t", "||"]), st.sampled_from(["\n", "\r\n"]))
 def test_texts_come_back_as_they_were_written(
     data: st.DataObject, header: list[str], delimiter: str, ending: str
@@ -781,7 +781,7 @@ def test_texts_come_back_as_they_were_written(
     assert found == [tuple(reversed(row)) for row in rows]
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.text(st.sampled_from('ab,"\n'), max_size=6), max_size=6), st.integers(0, 3), st.integers(0, 3))
 def test_line_of_a_wrong_value_is_the_line_it_stands_on(before: list[str], skipped: int, blank: int) -> None:
     lines = ["skipped"] * skipped + ["id,name"]

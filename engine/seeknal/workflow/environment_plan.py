@@ -1,0 +1,86 @@
+"""A plan for an environment, as it is saved and read back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from seeknal.dag.diff import ChangeCategory
+from seeknal.store.objects import EnvironmentRecord
+from seeknal.workflow.planning import ChangePlan
+from seeknal.workflow.views import timestamp
+
+
+@dataclass(frozen=True)
+class EnvironmentPlan:
+    """A plan for an environment, as it was saved.
+
+    ``categorized_changes``: node id → ``breaking``, ``non_breaking`` or ``metadata``. ``manifest_fingerprint`` is the
+    SHA-256 that the project must still have when the plan is applied.
+    """
+
+    env_name: str
+    manifest_fingerprint: str
+    categorized_changes: dict[str, str]
+    added_nodes: list[str]
+    removed_nodes: list[str]
+    created_at: str
+    nodes_to_execute: list[str]
+    profile_path: str | None = None
+    change: ChangePlan | None = None
+
+    @property
+    def total_nodes_to_execute(self) -> int:
+        return len(self.nodes_to_execute)
+
+    @property
+    def summary(self) -> str:
+        """A few lines for people."""
+        counts = {category.value: 0 for category in ChangeCategory}
+        for value in self.categorized_changes.values():
+            counts[value] += 1
+        return (
+            f"Plan for environment '{self.env_name}' ({self.created_at})\n"
+            f"  Nodes to execute: {self.total_nodes_to_execute}\n"
+            f"  Breaking: {counts['breaking']}, non-breaking: {counts['non_breaking']}, "
+            f"metadata: {counts['metadata']}\n"
+            f"  Added: {len(self.added_nodes)}, removed: {len(self.removed_nodes)}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "env_name": self.env_name,
+            "manifest_fingerprint": self.manifest_fingerprint,
+            "categorized_changes": self.categorized_changes,
+            "added_nodes": self.added_nodes,
+            "removed_nodes": self.removed_nodes,
+            "created_at": self.created_at,
+            "total_nodes_to_execute": self.total_nodes_to_execute,
+            "nodes_to_execute": self.nodes_to_execute,
+            "profile_path": self.profile_path,
+            "details": self.change.to_dict() if self.change else None,
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan as JSON. Raises OSError."""
+        Path(path).write_bytes(msgspec.json.format(msgspec.json.encode(self.to_dict()), indent=2))
+
+
+def saved_plan(record: EnvironmentRecord) -> EnvironmentPlan | None:
+    """The plan that an environment's record holds, None where it has none."""
+    plan = record.plan
+    if plan is None:
+        return None
+    return EnvironmentPlan(
+        record.name,
+        plan.manifest,
+        plan.categories,
+        plan.added,
+        plan.removed,
+        timestamp(plan.created_at),
+        plan.to_execute,
+        plan.profile_path,
+    )
