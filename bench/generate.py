@@ -15,7 +15,7 @@ def generate(root: Path, nodes: int) -> None:
     (root / "data/events.csv").write_text(f"id,kind,amount\n{rows}\n", encoding="utf-8")
     (root / "seeknal/events.yml").write_text(
         "kind: source\nname: events\nsource: csv\ntable: data/events.csv\nschema:\n"
-        "  - {name: id, data_type: integer}\n  - {name: kind, data_type: integer}\n  - {name: amount, data_type: integer}\n",
+        + "".join(f"  - {{name: {column}, data_type: integer}}\n" for column in ("id", "kind", "amount")),
         encoding="utf-8",
     )
     for number in range(nodes - 1):

@@ -11,10 +11,11 @@ import hashlib
 import io
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,11 +85,16 @@ class Project:
         return json.loads(self.read(path))
 
     def state(self, folder: str = "target") -> dict[str, str]:
-        """Every file below a folder with its digest, every link with where it leads."""
+        """Every file below a folder with its digest, every link with where it leads.
+
+        Left out is what is remembered only to be faster, and the locks: neither says anything about the project.
+        """
         found: dict[str, str] = {}
         root = self.root / folder
         for path in sorted(root.rglob("*")):
             name = path.relative_to(root).as_posix()
+            if {"memo", "locks"} & {*path.parts}:
+                continue
             if path.is_symlink():
                 found[name] = f"-> {os.readlink(path)}"
             elif path.is_file():
@@ -96,9 +102,8 @@ class Project:
         return found
 
     def kept_state(self) -> dict[str, str]:
-        """The state of ``target`` without what a run that fails may add or touch: finished outputs, locks, memos,
-        its own record. What remains is what readers of any environment can see."""
-        free = ("store/blobs/", "store/actions/", "store/locks/", "store/memo/", "store/tmp/", "runs/")
+        """The state of ``target`` without what a run that fails may add: finished outputs and its own record."""
+        free = ("store/blobs/", "store/actions/", "runs/")
         return {name: held for name, held in self.state().items() if not name.startswith(free)}
 
     # commands
@@ -122,6 +127,18 @@ class Project:
         answer = self.seeknal(*arguments)
         assert answer.code == 0, f"seeknal {' '.join(arguments)}: exit {answer.code}\n{answer.text}"
         return answer
+
+    def type_in(self, lines: str) -> Answer:
+        """Call, in this process, the commands that stand in lines of a shell, up to the first that fails."""
+        stdout = stderr = ""
+        code = 0
+        for line in lines.splitlines():
+            words = shlex.split(line, comments=True)
+            if words and not code:
+                assert words[0] == "seeknal", line
+                answer = self.seeknal(*words[1:])
+                code, stdout, stderr = answer.code, stdout + answer.stdout, stderr + answer.stderr
+        return Answer(code, stdout, stderr)
 
     def process(self, *arguments: str, environment: Mapping[str, str] | None = None) -> Answer:
         """Call the command as a process with pipes, stdin not a terminal."""
@@ -149,6 +166,31 @@ class Project:
         )
         return Answer(done.returncode, done.stdout, done.stderr)
 
+    # Python
+
+    def script(self, text: str) -> Answer:
+        """Save a script in the project's folder and run it as a process."""
+        file = self.write("script.py", text)
+        done = subprocess.run(
+            [sys.executable, str(file)],
+            cwd=self.root,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        return Answer(done.returncode, done.stdout, done.stderr)
+
+    def python(self, snippet: str, **names: Any) -> dict[str, Any]:
+        """Execute a snippet in this process, in the project's folder; gives its names, and what it printed."""
+        stdout = _stream()
+        with contextlib.chdir(self.root), contextlib.redirect_stdout(stdout):
+            try:
+                exec(compile(snippet, "snippet", "exec"), names)
+            finally:
+                close_workbenches()
+        return {**names, "printed": _text(stdout)}
+
     # what a user asks the results
 
     def rows(self, node_id: str, environment: str | None = None) -> list[dict[str, Any]]:
@@ -175,16 +217,6 @@ def example(root: Path) -> Project:
     project = Project(root)
     project.ok("init", "--path", str(root), "--name", "shop", "--example", EXAMPLE)
     return project
-
-
-@contextlib.contextmanager
-def inside(project: Project) -> Iterator[None]:
-    """Stand in the project's folder, as a Python script of its user does."""
-    with contextlib.chdir(project.root):
-        try:
-            yield
-        finally:
-            close_workbenches()
 
 
 def _stream() -> io.TextIOWrapper:

@@ -9,7 +9,6 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-
 from tests.acceptance.project import Answer, Project
 
 VERIFY_INSTALLATION = """\
@@ -433,7 +432,8 @@ def tutorial(tmp_path: Path) -> Project:
 
 def commit_to_git(project: Project) -> None:
     done = project.shell(
-        "git init --quiet && git add --all && git -c user.name=you -c user.email=you@example.com commit --quiet -m first"
+        "git init --quiet && git add --all\n"
+        "git -c user.name=you -c user.email=you@example.com commit --quiet --message first"
     )
     assert done.code == 0, done.text
 
@@ -465,13 +465,14 @@ def test_part_1_makes_a_project_with_the_eight_files(tutorial: Project) -> None:
 def test_parts_2_to_7_plan_run_apply_and_promote_as_shown(tutorial: Project) -> None:
     shows(tutorial.shell("seeknal plan"), PLAN_OUTPUT)
     assert len(tutorial.json("target/manifest.json")["nodes"]) == 8
-    shows(tutorial.shell("seeknal parse"), PLAN_OUTPUT)
+    # The other names of a command, here and below, need no process of their own.
+    shows(tutorial.type_in("seeknal parse"), PLAN_OUTPUT)
     shows(tutorial.shell("seeknal run"), RUN_OUTPUT)
     assert (tutorial.root / "output" / "warehouse_export.parquet").is_file()
 
     assert tutorial.shell(ADD_A_COLUMN).code == 0
     shows(tutorial.shell("seeknal plan dev"), PLAN_DEV_OUTPUT)
-    shows(tutorial.shell("seeknal env plan dev"), PLAN_DEV_OUTPUT)
+    shows(tutorial.type_in("seeknal env plan dev"), PLAN_DEV_OUTPUT)
     for saved in ("target/plans/dev.json", "target/environments/dev/plan.json"):
         assert tutorial.json(saved)["categorized_changes"]["transform.clean_orders"] == "non_breaking"
 
@@ -479,8 +480,8 @@ def test_parts_2_to_7_plan_run_apply_and_promote_as_shown(tutorial: Project) -> 
     assert [float(row["discount_pct"]) for row in tutorial.rows("transform.clean_orders", "dev")] == [0.05, 0, 0.1]
     assert "discount_pct" not in tutorial.rows("transform.clean_orders")[0]
     shows(tutorial.shell("seeknal run --env dev --parallel"), APPLY_PARALLEL_OUTPUT)
-    shows(tutorial.shell("seeknal env apply dev"), "Applying Environment: dev\n")
-    shows(tutorial.shell("seeknal env apply dev --parallel"), "Applying Environment: dev (parallel mode)\n")
+    shows(tutorial.type_in("seeknal env apply dev"), "Applying Environment: dev\n")
+    shows(tutorial.type_in("seeknal env apply dev --parallel"), "Applying Environment: dev (parallel mode)\n")
 
     shows(tutorial.shell("seeknal env list"), LIST_OUTPUT)
     state = tutorial.shell(STATE_FILE)
@@ -490,7 +491,7 @@ def test_parts_2_to_7_plan_run_apply_and_promote_as_shown(tutorial: Project) -> 
 
     shows(tutorial.shell("seeknal promote dev"), PROMOTE_OUTPUT)
     assert [float(row["discount_pct"]) for row in tutorial.rows("transform.clean_orders")] == [0.05, 0, 0.1]
-    shows(tutorial.shell("seeknal env promote dev prod"), "Promoting Environment: dev → prod\n  Nodes updated: 0\n")
+    shows(tutorial.type_in("seeknal env promote dev prod"), "Promoting Environment: dev → prod\n  Nodes updated: 0\n")
     shows(tutorial.shell("seeknal env list"), LIST_OUTPUT.replace("| applied", "| promoted"))
     shows(tutorial.shell("seeknal run"), "✓ No changes detected. Nothing to run.\n  Cached:         8\n")
 
@@ -501,11 +502,11 @@ def test_parts_8_and_9_show_the_breaking_change_and_run_in_parallel(tutorial: Pr
     shows(tutorial.shell("seeknal run"), "✓ State saved\n")
     assert tutorial.shell(RENAME_A_COLUMN).code == 0
     shows(tutorial.shell("seeknal plan staging"), PLAN_STAGING_OUTPUT)
-    shows(tutorial.shell("seeknal env plan staging"), PLAN_STAGING_OUTPUT)
+    shows(tutorial.type_in("seeknal env plan staging"), PLAN_STAGING_OUTPUT)
 
     # Nothing changed since, so nothing runs; to run all eight again takes --full.
     shows(tutorial.shell(RUN_PARALLEL), PARALLEL_OUTPUT + "✓ No changes detected. Nothing to run.\n")
-    shows(tutorial.shell("seeknal run --parallel --full"), FULL_PARALLEL_OUTPUT)
+    shows(tutorial.type_in("seeknal run --parallel --full"), FULL_PARALLEL_OUTPUT)
     shows(tutorial.shell(MAX_WORKERS), "  Max workers: 8\n  Max workers: 2\n")
     shows(tutorial.shell("seeknal env delete staging"), "✓ Environment 'staging' deleted\n")
     assert not (tutorial.root / "target" / "environments" / "staging").exists()

@@ -14,10 +14,6 @@ from pathlib import Path
 import click
 import msgspec
 import pytest
-
-from seeknal import errors
-from seeknal.cli.main import cli
-from seeknal.nodes.registry import KINDS
 from tests.docs.markdown import (
     PAGES,
     ROOT,
@@ -32,6 +28,10 @@ from tests.docs.markdown import (
     named_file,
     sections,
 )
+
+from seeknal import errors
+from seeknal.cli.main import cli
+from seeknal.nodes.registry import KINDS
 
 README = ROOT / "README.md"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"

@@ -73,8 +73,9 @@ def diff(
     if stat:
         _show_stat(found, console)
     elif node is not None:
+        entries = {entry.change.node_id: entry for entry in found}
         for node_id in chosen:
-            _show_node(comparison, node_id, next((entry for entry in found if entry.change.node_id == node_id), None), console)
+            _show_node(comparison, node_id, entries.get(node_id), console)
     else:
         _show_all(found, console)
     return 1 if exit_code and found else 0
@@ -141,9 +142,9 @@ def _node_diff(comparison: _Comparison, change: NodeChange) -> _NodeDiff:
     from seeknal.cli.node_text import count_changes, difference
 
     lines = difference(change.old_value, change.new_value)
-    reached = comparison.plan.categories.get(change.node_id, change.category)
-    # A node that reads a broken one has two reasons to be listed; its own change is judged by the worse.
-    return _NodeDiff(change, max(change.category, reached), lines, *count_changes(lines))
+    does_not_work = any(planned.node_id == change.node_id and planned.impact for planned in comparison.plan.nodes)
+    category = comparison.plan.categories[change.node_id] if does_not_work else change.category
+    return _NodeDiff(change, category, lines, *count_changes(lines))
 
 
 def _show_all(found: Sequence[_NodeDiff], console: Console) -> None:

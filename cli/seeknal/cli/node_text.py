@@ -1,6 +1,6 @@
 """A node as YAML text in one fixed form, so that two states of it can be compared line by line.
 
-The form depends on what the node says alone: not on the order of its fields, on comments, or on how the file is laid out.
+The form depends on what the node says alone: not on the order of its fields, on comments, or on the layout of the file.
 Texts of several lines (SQL) stand as blocks, character for character.
 """
 
@@ -13,10 +13,10 @@ from typing import Any
 from seeknal.dag.manifest import Node
 
 # Fields that lead, at every depth; the others follow by name.
-_FIRST = (
-    "kind name ref description owner type source table path format id id_col entity group_by inputs depends_on column "
-    "data_type transform schema columns features params"
-).split()
+_FIRST = """
+    kind name ref description owner type source table path format id id_col entity group_by inputs depends_on column
+    data_type transform schema columns features params
+""".split()
 _RANK = {name: rank for rank, name in enumerate(_FIRST)}
 _LAST = "tags"
 
@@ -74,13 +74,19 @@ def _entry(head: str, value: Any, indent: str) -> Iterator[str]:
         for element in value:
             yield from _entry(f"{indent}-", element, f"{indent}  ")
     elif isinstance(value, str) and "\n" in value and _is_printable(value):
-        body = value.split("\n")
-        ends = body[-1] == ""
-        yield f"{head} |" + ("" if ends else "-")
-        for line in body[:-1] if ends else body:
+        yield f"{head} |{_block_marks(value)}"
+        for line in value.removesuffix("\n").split("\n"):
             yield f"{indent}{line}" if line else ""
     else:
         yield f"{head} {_scalar(value)}"
+
+
+def _block_marks(text: str) -> str:
+    """What YAML wants behind the ``|``: the indentation where that is in doubt, and how the text ends."""
+    indented = "2" if text.lstrip("\n").startswith(" ") else ""
+    if text.endswith("\n\n") or not text.strip("\n"):
+        return f"{indented}+"
+    return indented if text.endswith("\n") else f"{indented}-"
 
 
 def _is_printable(text: str) -> bool:
@@ -91,5 +97,6 @@ def _scalar(value: Any) -> str:
     """A single value on one line, quoted where YAML needs it; also empty lists and mappings."""
     import yaml
 
-    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=2**31)
+    style = '"' if isinstance(value, str) and ("\n" in value or not _is_printable(value)) else None
+    text = yaml.safe_dump(value, default_flow_style=True, default_style=style, allow_unicode=True, width=2**31)
     return text.removesuffix("\n").removesuffix("\n...")

@@ -258,9 +258,8 @@ class _Session:
 
 def _is_finished(text: str) -> bool:
     """Say whether a statement has come to its semicolon, one inside a string or comment left aside."""
-    from seeknal.dag.sql import tokens
+    from seeknal.dag.tokens import tokens
 
-    if not text.strip():
-        return False
-    pieces = [token for token in tokens(text) if token.kind != "comment"]
-    return bool(pieces) and pieces[-1].text == ";"
+    # The word at the end is one of its own unless an open string or comment swallows it.
+    *before, last = tokens(f"{text}\nend")
+    return last.text == "end" and bool(before) and before[-1].text == ";"

@@ -1,44 +1,64 @@
-"""Schema inference: DuckDB binds each query against empty tables that have its inputs' columns.
+"""Binding: DuckDB binds each query against empty tables that have its inputs' columns.
 
 - *schema*: output column name → DuckDB type, in order.
-- *reads*: for each input, the columns whose values can matter to the result. They come from DuckDB's optimised
-  plan, with the optimizers off that would move a column out of sight. Where a plan could hide a read, the answer
-  is "all columns": never guess low.
+- *reads*: for each input, the columns whose values can matter to the result. They come from DuckDB's plan, in which
+  only unused columns were taken out. Where a plan could hide a read, the answer is "all columns": never guess low.
+- *plan*: what the query means for its inputs' columns, as a digest. It tells apart what schema and reads do not: a
+  column that is not read may still lend its type (``typeof(a)``, ``coalesce(a + NULL, 1)::VARCHAR``).
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from seeknal.dag.sql import Sql, SqlProblem, engine_problem, quoted, quoted_node, shifted
+import xxhash
+
+from seeknal.dag.sql import Sql, quoted, quoted_node
+from seeknal.dag.sql_functions import PURE_TABLE_FUNCTIONS
+from seeknal.dag.sql_problem import SqlProblem, engine_problem, shifted
 
 Schema = Mapping[str, str]
 
-# The operators of a plain query over tables. Any other one (a catalog or column-data scan, say) may stand for
-# something that was read already, so it means: reads everything.
+# The one optimizer that says what a query reads, and the two that let it look into WITH clauses and correlated
+# subqueries. Any other could take out an expression whose value does not matter but whose type does, or rely on the
+# tables being empty.
+_OPTIMIZERS = frozenset({"unused_columns", "cte_inlining", "deliminator"})
+
+# The operators of a plan over tables. Any other one may stand for something that was read already, so it means:
+# reads everything. A test makes each of them.
 _PLAIN_OPERATORS = frozenset(
-    """PROJECTION FILTER SEQ_SCAN TABLE_SCAN DUMMY_SCAN EMPTY_RESULT UNGROUPED_AGGREGATE HASH_GROUP_BY
-    PERFECT_HASH_GROUP_BY PARTITIONED_AGGREGATE HASH_JOIN NESTED_LOOP_JOIN BLOCKWISE_NL_JOIN PIECEWISE_MERGE_JOIN
-    IE_JOIN ASOF_JOIN CROSS_PRODUCT POSITIONAL_JOIN POSITIONAL_SCAN LEFT_DELIM_JOIN RIGHT_DELIM_JOIN DELIM_JOIN
-    DELIM_SCAN ORDER_BY TOP_N LIMIT LIMIT_PERCENT STREAMING_LIMIT WINDOW STREAMING_WINDOW UNION UNNEST CTE CTE_SCAN
-    REC_CTE REC_CTE_SCAN RECURSIVE_CTE RECURSIVE_KEY_CTE UNPIVOT STREAMING_SAMPLE RESERVOIR_SAMPLE INOUT_FUNCTION
-    HASH_DISTINCT DISTINCT""".split()
+    """ASOF_JOIN BLOCKWISE_NL_JOIN COLUMN_DATA_SCAN CROSS_PRODUCT CTE CTE_SCAN DUMMY_SCAN FILTER HASH_GROUP_BY HASH_JOIN
+    INOUT_FUNCTION LIMIT LIMIT_PERCENT NESTED_LOOP_JOIN ORDER_BY POSITIONAL_JOIN POSITIONAL_SCAN PROJECTION REC_CTE REC_CTE_SCAN
+    RESERVOIR_SAMPLE SEQ_SCAN STREAMING_LIMIT STREAMING_SAMPLE STREAMING_WINDOW TABLE_SCAN TOP_N UNGROUPED_AGGREGATE
+    UNION UNNEST WINDOW""".split()
 )
+_PLAIN = _PLAIN_OPERATORS | {name.upper() for name in PURE_TABLE_FUNCTIONS}
+
+# The moment that now() meant while planning, as a plan shows it.
+_MOMENT = re.compile(r"'[^']*'::(DATE|TIMESTAMP|TIME)\b")
+
+# DuckDB's type of a bare NULL; a field of a struct that is called so has its type behind it.
+_NULL_TYPE = re.compile(r'"NULL"(?!\s+["\w])')
+
+# Where the empty tables stand. Queries see views of them, as they see views of files when they run: without row ids.
+_TABLES = "seeknal_tables"
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What binding a query told: its schema (None: only known once it ran), and what it reads of each input.
+    """What binding a query told: its schema (None: only known once it ran), what it reads of each input, its plan.
 
     ``reads`` maps an input's node id to column names in the input's order, or to None for all of them. Inputs
-    that the query does not name are left out.
+    that the query does not name are left out. ``plan`` is empty where all columns of all inputs are read.
     """
 
     schema: dict[str, str] | None
     reads: dict[str, tuple[str, ...] | None]
+    plan: str = ""
 
 
 class BindError(Exception):
@@ -58,10 +78,10 @@ class Binder:
         self.connection = duckdb.connect(
             ":memory:", config={"threads": 1, "python_enable_replacements": False, "enable_external_access": False}
         )
-        self.connection.execute(
-            "SET errors_as_json = true; "
-            "SET disabled_optimizers = 'filter_pushdown,statistics_propagation,late_materialization'"
-        )
+        known = [name for (name,) in self.connection.execute("SELECT name FROM duckdb_optimizers()").fetchall()]
+        disabled = ",".join(name for name in known if name not in _OPTIMIZERS)
+        self.connection.execute(f"SET errors_as_json = true; SET disabled_optimizers = '{disabled}'")
+        self.connection.execute(f"CREATE SCHEMA {_TABLES}")
         self._schemas: set[str] = set()
         self._declared: dict[str, dict[str, str]] = {}
 
@@ -69,7 +89,7 @@ class Binder:
         self.connection.close()
 
     def declare(self, node_id: str, schema: Schema) -> None:
-        """Make a node's columns known to queries that are bound from now on."""
+        """Make a node's columns known to queries that are bound from now on. Raises duckdb.Error."""
         if self._declared.get(node_id) == schema and list(self._declared.get(node_id, {})) == list(schema):
             return
         kind = node_id.partition(".")[0]
@@ -77,13 +97,15 @@ class Binder:
             self.connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(kind)}")
             self._schemas.add(kind)
         columns = ", ".join(f"{quoted(name)} {type_}" for name, type_ in schema.items())
-        self.connection.execute(f"CREATE OR REPLACE TABLE {quoted_node(node_id)} ({columns})")
+        table = f"{_TABLES}.{quoted(node_id)}"
+        self.connection.execute(f"CREATE OR REPLACE TABLE {table} ({columns})")
+        self.connection.execute(f"CREATE OR REPLACE VIEW {quoted_node(node_id)} AS FROM {table}")
         self._declared[node_id] = dict(schema)
 
     def forget(self, node_id: str) -> None:
         """Make a node's columns unknown again."""
         if self._declared.pop(node_id, None) is not None:
-            self.connection.execute(f"DROP TABLE {quoted_node(node_id)}")
+            self.connection.execute(f"DROP VIEW {quoted_node(node_id)}; DROP TABLE {_TABLES}.{quoted(node_id)}")
 
     def bind(self, sql: Sql, inputs: Sequence[str]) -> Bound:
         """Bind a query whose inputs are all declared. ``inputs`` are the node's, for positional names.
@@ -92,44 +114,38 @@ class Binder:
         """
         import duckdb
 
-        named = list(dict.fromkeys([*sql.references, *(inputs[i] for _, i in sql.positions if i < len(inputs))]))
-        *before, query = sql.statements
+        named = list(dict.fromkeys([*sql.references, *(inputs[index] for _, index in sql.positions)]))
+        *before, query = sql.bare
         running, prefix = 0, ""
         try:
-            self._make_positional(sql, inputs)
-            for running, statement in enumerate(before):
+            for name, index in sql.positions:
+                self.connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS FROM {quoted_node(inputs[index])}")
+            for running, statement in enumerate(before):  # noqa: B007
                 self.connection.execute(statement)
             running, prefix = len(before), "DESCRIBE "
-            schema = self._schema(query, data_dependent=sql.reads_everything)
+            schema = self._schema(query, depends_on_data=sql.depends_on_data)
             if sql.reads_everything or schema is None:
                 return Bound(schema, dict.fromkeys(named))
             prefix = "EXPLAIN (FORMAT JSON) "
-            return Bound(schema, self._reads(query, named))
+            return self._bound(query, schema, named, is_volatile=bool(sql.volatile))
         except duckdb.Error as error:
             problem = engine_problem(error, sql.statements[running], len(prefix))
             raise BindError(shifted(problem, sql.starts[running])) from error
         finally:
             self._clean(sql)
 
-    def _make_positional(self, sql: Sql, inputs: Sequence[str]) -> None:
-        for name, index in sql.positions:
-            if index >= len(inputs):
-                raise BindError(
-                    SqlProblem(f"{name}: the node has {len(inputs)} input(s)", sql.text.lower().find(name), "count from 0")
-                )
-            if name == "__this__" and len(inputs) != 1:
-                raise BindError(SqlProblem(f"__THIS__ needs exactly one input; the node has {len(inputs)}"))
-            self.connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS FROM {quoted_node(inputs[index])}")
-
-    def _schema(self, query: str, *, data_dependent: bool) -> dict[str, str] | None:
+    def _schema(self, query: str, *, depends_on_data: bool) -> dict[str, str] | None:
         import duckdb
 
         try:
             rows = self.connection.execute(f"DESCRIBE {query}").fetchall()
         except (duckdb.BinderException, duckdb.ParserException, duckdb.InvalidInputException):
-            if data_dependent and "pivot" in query.lower():
+            # Over empty tables a PIVOT gives no columns, which the query may name.
+            if depends_on_data:
                 return None
             raise
+        if depends_on_data:
+            return None
         schema: dict[str, str] = {}
         lowered: dict[str, str] = {}
         for name, type_, *_ in rows:
@@ -138,46 +154,58 @@ class Binder:
                 both = f"'{name}'" if twin == name else f"'{twin}' and '{name}'"
                 raise BindError(SqlProblem(f"two output columns are called {both}", None, "name one of them with AS"))
             lowered[name.lower()] = name
-            schema[name] = type_
+            # A column of nothing but NULL comes back from a file as INTEGER, as DuckDB makes tables of it.
+            schema[name] = _NULL_TYPE.sub("INTEGER", type_)
         return schema
 
-    def _reads(self, query: str, named: Sequence[str]) -> dict[str, tuple[str, ...] | None]:
-        rows = self.connection.execute(f"EXPLAIN (FORMAT JSON) {query}").fetchall()
+    def _bound(self, query: str, schema: dict[str, str], named: Sequence[str], *, is_volatile: bool) -> Bound:
+        plan = str(self.connection.execute(f"EXPLAIN (FORMAT JSON) {query}").fetchall()[0][1])
+        try:
+            operators = list(_operators(json.loads(plan)))
+        except RecursionError:
+            return Bound(schema, dict.fromkeys(named))
         scanned: dict[str, set[str]] = {_table_name(node_id): set() for node_id in named}
-        for operator in _operators(json.loads(rows[0][1])):
+        is_plain = True
+        for operator in operators:
             name = operator["name"].strip()
-            if name not in _PLAIN_OPERATORS:
-                return dict.fromkeys(named)
-            if name not in ("SEQ_SCAN", "TABLE_SCAN"):
-                continue
             extra = operator.get("extra_info", {})
-            columns = scanned.get(_unquoted(str(extra.get("Table", ""))))
-            if columns is None:
-                return dict.fromkeys(named)
-            projections = extra.get("Projections", [])
-            for column in projections if isinstance(projections, list) else [projections]:
-                columns.add(str(column))
-            if any(key.startswith("Filters") and "optional" not in str(value) for key, value in extra.items()):
+            if name in ("SEQ_SCAN", "TABLE_SCAN"):
+                columns = scanned.get(_unquoted(str(extra.get("Table", ""))))
+                if columns is None:
+                    raise BindError(SqlProblem(f"reads {extra.get('Table')}, which it does not name"))
+                projections = extra.get("Projections", [])
+                columns.update(map(str, projections if isinstance(projections, list) else [projections]))
                 # A filter inside the scan would name columns in text that we do not parse.
-                return dict.fromkeys(named)
-        return {node_id: self._columns(node_id, scanned[_table_name(node_id)]) for node_id in named}
+                is_plain = is_plain and not any(key.startswith("Filters") for key in extra)
+            elif name not in _PLAIN:
+                is_plain = False
+        if not is_plain:
+            return Bound(schema, dict.fromkeys(named))
+        reads = {node_id: self._columns(node_id, scanned[_table_name(node_id)]) for node_id in named}
+        if is_volatile:
+            plan = _MOMENT.sub(r"\1", plan)
+        return Bound(schema, reads, xxhash.xxh3_128_hexdigest(plan.encode()))
 
     def _columns(self, node_id: str, projected: set[str]) -> tuple[str, ...] | None:
         """Turn what a scan projects (``amount``, or ``s.a`` for a field of a struct) into the input's columns."""
         columns = []
         accounted: set[str] = {""}
-        for name in self._declared[node_id]:
-            hits = {entry for entry in projected if entry == name or entry.startswith((f"{name}.", f'"{name}"'))}
+        declared = self._declared[node_id]
+        for name, type_ in declared.items():
+            hits = projected & {name}
+            if not type_.isalnum() or type_ in ("JSON", "VARIANT"):
+                # A column with parts; one of them may be called like another column with a dot in its name.
+                hits |= {entry for entry in projected if entry.startswith((f"{name}.", f"{quoted(name)}."))}
             if hits:
                 columns.append(name)
                 accounted |= hits
-        # Something that no column explains (a row id, a name we cannot read): all columns then.
+        # Something that no column explains: all columns then.
         return tuple(columns) if projected <= accounted else None
 
     def _clean(self, sql: Sql) -> None:
         for name, _ in sql.positions:
             self.connection.execute(f"DROP VIEW IF EXISTS temp.{name}")
-        if len(sql.statements) > 1:
+        if len(sql.statements) > 1 or sql.depends_on_data:
             drop_temporary_objects(self.connection)
 
 
@@ -206,7 +234,7 @@ def _operators(plan: Any) -> Iterator[dict[str, Any]]:
 
 
 def _table_name(node_id: str) -> str:
-    return f"memory.{node_id}".lower()
+    return f"memory.{_TABLES}.{node_id}".lower()
 
 
 def _unquoted(qualified: str) -> str:

@@ -13,8 +13,10 @@ from typing import Any
 
 from seeknal.dag.binding import Binder, BindError, Schema
 from seeknal.dag.canonical import canonical_sql
-from seeknal.dag.parse import Draft, ParsedProject
+from seeknal.dag.draft import Draft
+from seeknal.dag.parse import ParsedProject
 from seeknal.dag.project import Project
+from seeknal.dag.sql_problem import engine_problem
 from seeknal.errors import Place, Problem, ProjectError, SeeknalError
 from seeknal.nodes.kind import Surroundings
 from seeknal.nodes.registry import KINDS
@@ -23,7 +25,11 @@ from seeknal.store.file_memo import FileDigests
 
 @dataclass(frozen=True, slots=True)
 class NodeAnalysis:
-    """What is known of a node before it runs. ``reads``: input → columns, None for all; see :mod:`seeknal.dag.binding`."""
+    """What is known of a node before it runs.
+
+    ``reads``: input → columns, None for all; see :mod:`seeknal.dag.binding`. ``canonical``: what the node's SQL says,
+    in canonical form, and what it means for its inputs' columns, as a digest of the plan.
+    """
 
     schema: dict[str, str] | None
     reads: dict[str, tuple[str, ...] | None]
@@ -76,23 +82,25 @@ class Inference:
         for node_id in self._parsed.manifest.topological_order():
             schemas = {name: nodes[name].schema for name in self._parsed.manifest.inputs_of(node_id)}
             try:
-                nodes[node_id] = self.bind(node_id, schemas)
+                analysis = self.bind(node_id, schemas)
+                if analysis.schema:
+                    self._declare(node_id, analysis.schema)
+                nodes[node_id] = analysis
             except SeeknalError as error:
                 problems[node_id] = error.problems()
                 nodes[node_id] = NodeAnalysis(None, dict.fromkeys(schemas))
-            schema = nodes[node_id].schema
-            if schema:
-                self._declare(node_id, schema, problems)
         return Analysis(nodes, problems)
 
-    def _declare(self, node_id: str, schema: Schema, problems: dict[str, list[Problem]]) -> None:
+    def _declare(self, node_id: str, schema: Schema) -> None:
         import duckdb
 
         try:
             self._binder.declare(node_id, schema)
         except duckdb.Error as error:
-            draft = self._parsed.drafts[node_id]
-            problems[node_id] = [Problem(f"{node_id}: its columns cannot be a table: {error}", draft.place())]
+            problem = engine_problem(error, "")
+            place = self._parsed.drafts[node_id].place()
+            message = f"{node_id}: its columns cannot be a table: {problem.message}"
+            raise ProjectError([Problem(message, place, problem.hint)]) from error
 
     def bind(self, node_id: str, schemas: Mapping[str, Schema | None]) -> NodeAnalysis:
         """Analyse one node for inputs with these schemas (None: unknown). Raises ProjectError."""
@@ -100,19 +108,19 @@ class Inference:
         if draft.sql is None:
             return self._bind_by_kind(draft, schemas)
         canonical = canonical_sql(draft.sql.text)
-        used = {*draft.sql.references, *(draft.inputs[i] for _, i in draft.sql.positions if i < len(draft.inputs))}
+        used = {*draft.sql.references, *(draft.inputs[index] for _, index in draft.sql.positions)}
         if any(schemas.get(name) is None for name in used):
             return NodeAnalysis(None, dict.fromkeys(draft.inputs), canonical, draft.sql.volatile)
         for name in used:
             schema = schemas[name]
             assert schema is not None
-            self._binder.declare(name, schema)
+            self._declare(name, schema)
         try:
             bound = self._binder.bind(draft.sql, draft.inputs)
         except BindError as error:
             place = draft.place_in_query(error.problem.offset)
             raise ProjectError([Problem(f"{node_id}: {error.problem.message}", place, error.problem.hint)]) from error
-        return NodeAnalysis(bound.schema, bound.reads, canonical, draft.sql.volatile)
+        return NodeAnalysis(bound.schema, bound.reads, f"{canonical}\n{bound.plan}", draft.sql.volatile)
 
     def _bind_by_kind(self, draft: Draft, schemas: Mapping[str, Schema | None]) -> NodeAnalysis:
         inputs: list[dict[str, str] | None] = []
@@ -123,6 +131,9 @@ class Inference:
             schema = KINDS[draft.kind].schema(draft.spec, inputs, self.around)
         except SeeknalError as error:
             raise ProjectError([_of_node(draft, problem) for problem in error.problems()]) from error
+        except (OSError, ValueError) as error:
+            # A path that the system does not take: too long, or with a null byte.
+            raise ProjectError([_of_node(draft, Problem(f"cannot be read: {error}"))]) from error
         return NodeAnalysis(schema, dict.fromkeys(draft.inputs))
 
 

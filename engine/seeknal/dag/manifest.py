@@ -188,7 +188,7 @@ class Manifest:
 
     def topological_layers(self) -> list[list[str]]:
         """Group the nodes by their longest distance from a root; within a layer, the order of ``nodes``."""
-        missing = {node_id: 0 for node_id in self.nodes}
+        missing = dict.fromkeys(self.nodes, 0)
         for edge in self.edges:
             if edge.to_node in missing and edge.from_node in missing:
                 missing[edge.to_node] += 1

@@ -64,13 +64,21 @@ def environment_name(name: str) -> str:
 
 
 def nearest(name: str, candidates: Iterable[str], count: int = 3) -> list[str]:
-    """The candidates that look like ``name``, best first; at most ``count``."""
-    known = list(candidates)
-    lowered = {candidate.lower(): candidate for candidate in known}
-    found = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=count, cutoff=0.6)]
-    bare = name.rpartition(".")[2].lower()
-    same_name = [candidate for candidate in known if candidate.rpartition(".")[2].lower() == bare]
-    return list(dict.fromkeys([*same_name, *found]))[:count]
+    """The candidates that look like ``name``, best first; at most ``count``.
+
+    Of ids (``kind.name``), those of the same name come first, and those of the same kind are compared by name alone:
+    a kind in common makes no two names alike.
+    """
+    lowered = {candidate.lower(): candidate for candidate in candidates}
+    prefix, dot, bare = name.lower().partition(".")
+    if not dot:
+        prefix, bare = "", prefix
+    same_name = [candidate for low, candidate in lowered.items() if low.partition(".")[2] == bare]
+    same_kind = {low.partition(".")[2]: low for low in lowered if dot and low.partition(".")[0] == prefix}
+    alike = [same_kind[match] for match in difflib.get_close_matches(bare, same_kind, n=count)]
+    others = [low for low in lowered if low not in same_kind.values()]
+    alike += difflib.get_close_matches(name.lower(), others, n=count)
+    return list(dict.fromkeys([*same_name, *(lowered[low] for low in alike)]))[:count]
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:

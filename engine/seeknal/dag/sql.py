@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from seeknal.dag.names import did_you_mean
@@ -25,27 +25,32 @@ from seeknal.dag.tokens import Token, tokens
 # What CREATE TEMP may make. (A secret may be temporary too; it is not in the list.)
 _TEMPORARY_THINGS = frozenset({"table", "view", "macro", "function", "type", "sequence", "recursive"})
 
+_QUERY_WORDS = frozenset({"select", "from", "values", "table", "with"})
+
 _REF_TEMPLATE = re.compile(r"""\{\{ ref\s*\(\s*(?P<quote>['"])(?P<target>[^'"]*)(?P=quote)\s*\) \}\}""")
-_FILE = re.compile(r"[/\\*]|^[a-z0-9]+:|\.(csv|parquet|json|jsonl|ndjson|txt|tsv|xlsx|db|duckdb|gz|zst)$", re.IGNORECASE)
+_FILE = re.compile(r"[/\\*]|^\w+:|\.(csv|parquet|json|jsonl|ndjson|txt|tsv|xlsx|db|duckdb|gz|zst)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Sql:
     """A node's SQL, ready to bind and to run.
 
-    ``statements``: all but the last are ``CREATE TEMP …``. ``starts``: the offset of each in ``text``. ``references``:
-    node ids in order of appearance. ``positions``: the positional names used, lower case, each with the index of the
-    input it means; ``sure`` where they are tables for certain. ``reads_everything``: the columns it reads cannot be
-    told from its plan. ``depends_on_data``: neither can the columns it gives. ``moves``: for each ``ref()`` that was
-    replaced, the offset behind it and how much longer the text has become up to there.
+    ``statements``: all but the last are ``CREATE TEMP …``; ``bare`` are the same, but make tables without data.
+    ``starts``: the offset of each in ``text``. ``references``: node ids in order of appearance. ``positions``: the
+    positional names used, lower case, each with the index of the input it means; ``sure`` where they are tables for
+    certain. ``offsets``: where references and positional names stand first. ``reads_everything``: the columns it
+    reads cannot be told from its plan. ``depends_on_data``: neither can the columns it gives. ``moves``: for each
+    ``ref()`` that was replaced, the offset behind it and how much longer the text has become up to there.
     """
 
     text: str
     statements: tuple[str, ...] = ()
+    bare: tuple[str, ...] = ()
     starts: tuple[int, ...] = ()
     references: tuple[str, ...] = ()
     positions: tuple[tuple[str, int], ...] = ()
     sure: bool = True
+    offsets: Mapping[str, int] = field(default_factory=dict)
     volatile: tuple[str, ...] = ()
     reads_everything: bool = False
     depends_on_data: bool = False
@@ -105,8 +110,10 @@ class _Parts:
         self._text = self._without_refs(text)
         # The macros, views, … that the text creates itself, in lower case.
         self._own: set[str] = set()
-        self._found: dict[str, int] = {}
+        self._references: list[str] = []
         self._positions: dict[str, int] = {}
+        self._offsets: dict[str, int] = {}
+        self._bare: list[str] = []
         self._volatile: dict[str, None] = {}
         self._reads_everything = False
         self._depends_on_data = False
@@ -119,18 +126,21 @@ class _Parts:
                 self._read(statements)
             else:
                 self._problems.append(SqlProblem("the SQL is empty", 0))
+        texts = tuple(self._text[part[0].start : part[-1].end] for part in statements)
         return Sql(
-            self._text,
-            tuple(self._text[part[0].start : part[-1].end] for part in statements),
-            tuple(part[0].start for part in statements),
-            tuple(sorted(self._found, key=self._found.__getitem__)),
-            tuple(sorted(self._positions.items())),
-            self._sure,
-            tuple(self._volatile),
-            self._reads_everything,
-            self._depends_on_data,
-            tuple(self._moves),
-            tuple(self._problems),
+            text=self._text,
+            statements=texts,
+            bare=(*self._bare, *texts[len(self._bare) :]),
+            starts=tuple(part[0].start for part in statements),
+            references=tuple(sorted(self._references, key=self._offsets.__getitem__)),
+            positions=tuple(sorted(self._positions.items())),
+            sure=self._sure,
+            offsets=self._offsets,
+            volatile=tuple(self._volatile),
+            reads_everything=self._reads_everything,
+            depends_on_data=self._depends_on_data,
+            moves=tuple(self._moves),
+            problems=tuple(self._problems),
         )
 
     # ref()
@@ -162,7 +172,7 @@ class _Parts:
         if candidates:
             problem = SqlProblem(f"ref('{target}') may mean {' or '.join(candidates)}", offset, "write kind.name")
         else:
-            problem = SqlProblem(f"ref('{target}'): no such node", offset, self._did_you_mean(target))
+            problem = SqlProblem(f"ref('{target}'): no such node", offset, self._did_you_mean(target), target)
         self._problems.append(problem)
         return None
 
@@ -195,7 +205,7 @@ class _Parts:
             self._problems.append(engine_problem(error, self._text))
             return []
         if len(kinds) != count:
-            self._problems.append(SqlProblem("the statements cannot be told apart", None, "put them on lines of their own"))
+            self._problems.append(SqlProblem("the statements cannot be told apart", 0, "make each a node of its own"))
             return []
         return kinds
 
@@ -230,14 +240,17 @@ class _Parts:
 
     def _read_create(self, part: list[Token], kind: str) -> None:
         thing, name, body = _created(part)
-        if kind == "MULTI" or thing == "type":
-            # The values of a PIVOT or an ENUM may come from the data.
+        if kind == "MULTI" or (thing == "type" and any(piece.name in _QUERY_WORDS for piece in part)):
+            # The values of the PIVOT or the ENUM come from the data.
             self._depends_on_data = True
         is_exact = False
+        self._bare.append(self._text[part[0].start : part[-1].end])
         if body is not None and kind == "CREATE":
             end = _without_data_clause(part) if thing == "table" else len(part)
             if thing in ("table", "view"):
                 is_exact = self._is_read(part[:end], body)
+                if is_exact and thing == "table":
+                    self._bare[-1] = self._text[part[0].start : part[end - 1].end] + " WITH NO DATA"
             elif part[body].name == "table":
                 is_exact = self._is_read(part[:end], body + 1)
             elif thing != "type":
@@ -275,12 +288,15 @@ class _Parts:
                 return
             if match:
                 self._positions[lowered[0]] = int(match[1] or 0)
+                self._offsets.setdefault(lowered[0], offset or 0)
                 return
         if lowered[0] in ("temp", "main") and lowered[-1] in self._own:
             return
         node_id = self._known.get(".".join(lowered)) if len(lowered) == 2 else None
         if node_id is not None and "." not in lowered[0]:
-            self._found.setdefault(node_id, len(self._text) if offset is None else offset)
+            if node_id not in self._offsets:
+                self._references.append(node_id)
+            self._offsets.setdefault(node_id, len(self._text) if offset is None else offset)
         else:
             self._problems.append(self._unknown_table(table.parts, offset))
 
@@ -293,7 +309,7 @@ class _Parts:
             return SqlProblem(f"'{name}' is a file, and a node reads nodes", offset, "declare a source for the file")
         bare = self._resolve_bare(name)
         hint = f"write {' or '.join(bare)}" if bare else self._did_you_mean(name)
-        return SqlProblem(f"no node is called '{name}'", offset, hint)
+        return SqlProblem(f"no node is called '{name}'", offset, hint, name)
 
     def _did_you_mean(self, name: str) -> str:
         return did_you_mean(name, self._known.values())

@@ -17,11 +17,15 @@ _QUOTED_NAME = re.compile(r'"((?:[^"]|"")+)"')
 
 @dataclass(frozen=True, slots=True)
 class SqlProblem:
-    """What is wrong with a SQL text, and at which offset of it (None where that is not known)."""
+    """What is wrong with a SQL text, and at which offset of it (None where that is not known).
+
+    ``missing`` is the name of the node that does not exist, where that is the problem.
+    """
 
     message: str
     offset: int | None = None
     hint: str = ""
+    missing: str | None = None
 
 
 def engine_problem(error: Exception, text: str, shift: int = 0) -> SqlProblem:

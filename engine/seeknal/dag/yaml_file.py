@@ -1,17 +1,21 @@
 """A YAML file as values and places: every key remembers the line and column it stands at.
 
-Reading is safe (no tags that make objects), strict about what YAML lets pass in silence (a key given twice), and
-bounded (a file that expands to more than :data:`MOST_VALUES` values is refused). Dates stay text: a manifest is JSON.
+Reading is safe (no tags that make objects), strict about what YAML lets pass in silence (a key given twice, ``.nan``),
+and bounded (a file that is too large, too deep, or that its aliases make too large is refused). What it gives is what
+JSON can hold: keys are the text that stands there (``on``, not true), and so are dates and times.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from seeknal.dag.yaml_text import find_character
 from seeknal.errors import Place, Problem
 
 try:
@@ -19,59 +23,103 @@ try:
 except ImportError:  # PyYAML without libyaml: the same, several times slower
     from yaml import SafeLoader as _SafeLoader  # type: ignore[assignment]
 
-MOST_BYTES = 4 * 1024 * 1024
+MOST_BYTES = 1024 * 1024
 MOST_VALUES = 200_000
+MOST_CHARACTERS = 16 * 1024 * 1024
+DEEPEST = 100
 
 KeyPath = tuple[str | int, ...]
 
+_TAG = "tag:yaml.org,2002:"
+_TAGS = frozenset(_TAG + name for name in ("str", "int", "float", "bool", "null", "map", "seq"))
+_MERGE = _TAG + "merge"
+
+# What YAML does not admit, and lone surrogates, which are no text.
+_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufffe\uffff\ud800-\udfff]")
+_OPENING = re.compile(r"[\[{]|[-?][ \t]")
+
 
 class _Loader(_SafeLoader):
-    """The safe loader without dates: ``2024-01-01`` is the text that stands there."""
+    """The safe loader without dates and times: ``2024-01-01`` and ``12:30`` are the text that stands there."""
 
 
+def _checked(kind: str, construct: Callable[[_Loader, yaml.ScalarNode], Any]) -> Callable[[_Loader, yaml.Node], Any]:
+    """A constructor whose every failure has a place."""
+
+    def constructed(loader: _Loader, node: yaml.Node) -> Any:
+        try:
+            value = construct(loader, node)  # type: ignore[arg-type]
+        except (ValueError, KeyError, OverflowError):
+            value = None
+        if value is None or value != value or value in (float("inf"), -float("inf")):
+            raise _unusable(node, f"is no {kind} that can be used here; put it in quotes to have it as text")
+        if kind == "number" and isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise _unusable(node, "is a number with more than 64 bits; put it in quotes to have it as text")
+        return value
+
+    return constructed
+
+
+def _unusable(node: yaml.Node, why: str) -> yaml.MarkedYAMLError:
+    said = str(node.value)
+    said = said if len(said) <= 40 else said[:40] + "…"
+    return yaml.constructor.ConstructorError(None, None, f"'{said}' {why}", node.start_mark)
+
+
+_Loader.add_constructor(_TAG + "int", _checked("number", _SafeLoader.construct_yaml_int))
+_Loader.add_constructor(_TAG + "float", _checked("number", _SafeLoader.construct_yaml_float))
+_Loader.add_constructor(_TAG + "bool", _checked("truth value", _SafeLoader.construct_yaml_bool))
+_SEXAGESIMAL = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    first: [
+        # The first pattern that matches decides, so this one keeps 12:30 from being 750.
+        *([(_TAG + "str", _SEXAGESIMAL)] if first and first in "-+0123456789" else []),
+        *((tag, pattern) for tag, pattern in resolvers if tag not in (_TAG + "timestamp", _TAG + "value")),
+    ]
     for first, resolvers in _SafeLoader.yaml_implicit_resolvers.items()
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """Where a value stands. Lines and columns count from 1.
-
-    ``text_line`` and ``text_column`` are where a text's first character stands; in a ``block`` (``|``) every
-    further line begins at that column too.
-    """
+    """Where a value stands: its key (or itself, in a list) by line and column from 1, its text by index in the file."""
 
     line: int
     column: int
-    text_line: int
-    text_column: int
-    block: bool
+    start: int
+    end: int
+    style: str | None
 
     def place(self, file: str) -> Place:
         return Place(file, self.line, self.column)
 
-    def place_in_text(self, file: str, text: str, offset: int) -> Place:
-        """Where the character at ``offset`` of the value stands in the file."""
-        before = text[:offset]
-        line = before.count("\n")
-        column = offset - (before.rfind("\n") + 1)
-        if self.block or line == 0:
-            return Place(file, self.text_line + line, self.text_column + column)
-        return Place(file, self.text_line + line, column + 1)
-
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One YAML document: its value, and the spot of each path of keys in it (``()`` is the whole)."""
+    """One YAML document: its value, the spot of each path of keys in it (``()`` is the whole), the file's text."""
 
     value: Any
     places: dict[KeyPath, Spot] = field(default_factory=dict)
+    source: str = ""
+
+    def place(self, path: KeyPath, file: str) -> Place:
+        """Where a value stands; the nearest thing around it where the path leads nowhere."""
+        while path not in self.places and path:
+            path = path[:-1]
+        spot = self.places.get(path)
+        return spot.place(file) if spot else Place(file)
+
+    def place_in_text(self, path: KeyPath, file: str, text: str, offset: int) -> Place:
+        """Where the character at ``offset`` of the text at ``path`` stands in the file."""
+        spot = self.places.get(path)
+        if spot is None or not self.source:
+            return self.place(path, file)
+        index = find_character(self.source, spot.start, spot.end, spot.style, text, offset)
+        return _place_at(self.source, index, file)
 
 
-class _TooLarge(Exception):
-    pass
+class _Unreadable(Exception):
+    """The file cannot be read as a whole; the first argument is the problem."""
 
 
 def load_documents(path: Path, name: str) -> tuple[list[Document], list[Problem]]:
@@ -85,9 +133,8 @@ def load_documents(path: Path, name: str) -> tuple[list[Document], list[Problem]
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
-        return [], [Problem("is not UTF-8 text", Place(name, line, column), "save the file as UTF-8")]
+        before = data[: error.start].decode("utf-8-sig", errors="ignore")
+        return [], [Problem("is not UTF-8 text", _place_at(before, len(before), name), "save the file as UTF-8")]
     return parse_documents(text, name)
 
 
@@ -96,32 +143,30 @@ def parse_documents(text: str, name: str) -> tuple[list[Document], list[Problem]
     documents: list[Document] = []
     problems: list[Problem] = []
     try:
+        _check_text(text, name)
         loader = _Loader(text)
         try:
             while loader.check_node():
                 node = loader.get_node()
                 if node is None:
                     continue
-                places: dict[KeyPath, Spot] = {}
-                _walk(node, (), places, problems, name, text.splitlines())
+                walk = _Walk(name, problems)
+                walk.note((), node, node)
                 value = loader.construct_document(node)
                 if value is not None:
-                    documents.append(Document(value, places))
+                    documents.append(Document(value, walk.places, text))
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = Place(name, mark.line + 1, mark.column + 1) if mark else Place(name)
         problems.append(Problem(f"is not valid YAML: {_one_line(error.problem or error.context or '')}", place))
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        problems.append(Problem(f"is not valid YAML: {_one_line(error.reason)}", Place(name, line)))
-    except (yaml.YAMLError, ValueError) as error:
+    except yaml.YAMLError as error:
         problems.append(Problem(f"is not valid YAML: {_one_line(str(error))}", Place(name)))
-    except _TooLarge:
-        problems.append(Problem(f"holds more than {MOST_VALUES} values", Place(name), "split the file"))
+    except _Unreadable as error:
+        problems.append(error.args[0])
     except RecursionError:
-        problems.append(Problem("is nested too deeply", Place(name)))
+        problems.append(_too_deep(Place(name)))
     return documents, problems
 
 
@@ -129,44 +174,83 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _walk(
-    node: yaml.Node, path: KeyPath, places: dict[KeyPath, Spot], problems: list[Problem], name: str, lines: list[str]
-) -> None:
-    """Note the spot of everything below ``node``; aliases are walked each time, hence the bound."""
-    if len(places) >= MOST_VALUES or len(path) > 100:
-        raise _TooLarge
-    if path not in places:
-        places[path] = _spot(node, node, lines)
-    if isinstance(node, yaml.MappingNode):
+def _check_text(text: str, name: str) -> None:
+    """Find what libyaml reports badly, or does not survive. Raises _Unreadable."""
+    forbidden = _FORBIDDEN.search(text)
+    if forbidden:
+        place = _place_at(text, forbidden.start(), name)
+        problem = Problem(f"holds the character U+{ord(forbidden[0]):04X}", place, "a control character; take it out")
+        raise _Unreadable(problem)
+    if sum(1 for _ in _OPENING.finditer(text)) <= 20 * DEEPEST:
+        return
+    # libyaml composes nodes recursively and takes the process down with it; its events are safe.
+    depth = 0
+    loader = _Loader(text)
+    try:
+        while loader.check_event():
+            event: Any = loader.get_event()
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                mark = event.start_mark
+                raise _Unreadable(_too_deep(Place(name, mark.line + 1, mark.column + 1)))
+    finally:
+        loader.dispose()
+
+
+def _too_deep(place: Place) -> Problem:
+    return Problem(f"is nested deeper than {DEEPEST} levels", place)
+
+
+@dataclass(slots=True)
+class _Walk:
+    """Notes the spot of everything in one document. Aliases are walked each time they stand, hence the bounds."""
+
+    name: str
+    problems: list[Problem]
+    places: dict[KeyPath, Spot] = field(default_factory=dict)
+    characters: int = 0
+
+    def note(self, path: KeyPath, at: yaml.Node, node: yaml.Node) -> None:
+        """Note ``node`` and all below it; ``at`` is what stands for it: its key, or itself."""
+        place = Place(self.name, at.start_mark.line + 1, at.start_mark.column + 1)
+        if len(self.places) >= MOST_VALUES or self.characters > MOST_CHARACTERS:
+            raise _Unreadable(Problem("is too large with its aliases written out", place, "split the file"))
+        if len(path) > DEEPEST:
+            raise _Unreadable(_too_deep(place))
+        if node.tag not in _TAGS:
+            problem = Problem(f"the tag {node.tag.replace(_TAG, '!!')} is not allowed", place, "take it out")
+            raise _Unreadable(problem)
+        style = node.style if isinstance(node, yaml.ScalarNode) else None
+        self.places[path] = Spot(place.line, place.column, node.start_mark.index, node.end_mark.index, style)
+        if isinstance(node, yaml.ScalarNode):
+            self.characters += len(node.value)
+        elif isinstance(node, yaml.MappingNode):
+            self._note_fields(path, node)
+        else:
+            for index, value in enumerate(node.value):
+                self.note((*path, index), value, value)
+
+    def _note_fields(self, path: KeyPath, node: yaml.MappingNode) -> None:
         seen: set[str] = set()
-        for key, value in node.value:
-            key_text = key.value if isinstance(key, yaml.ScalarNode) else str(key.start_mark)
-            mark = key.start_mark
+        for index, (key, value) in enumerate(node.value):
+            place = Place(self.name, key.start_mark.line + 1, key.start_mark.column + 1)
             if not isinstance(key, yaml.ScalarNode):
-                problems.append(Problem("a key must be plain text", Place(name, mark.line + 1, mark.column + 1)))
+                raise _Unreadable(Problem("a key must be plain text", place))
+            if key.tag == _MERGE:
+                self.note((*path, f"<<{index}"), key, value)
                 continue
-            if key_text in seen and key_text != "<<":
-                problems.append(
-                    Problem(f"'{key_text}' is given twice", Place(name, mark.line + 1, mark.column + 1), "keep one")
-                )
-            seen.add(key_text)
-            places[(*path, key_text)] = _spot(key, value, lines)
-            _walk(value, (*path, key_text), places, problems, name, lines)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            places[(*path, index)] = _spot(value, value, lines)
-            _walk(value, (*path, index), places, problems, name, lines)
+            if key.tag != _TAG + "str":
+                text_key = yaml.ScalarNode(_TAG + "str", key.value, key.start_mark, key.end_mark, key.style)
+                node.value[index] = (text_key, value)
+            if key.value in seen:
+                self.problems.append(Problem(f"'{key.value}' is given twice", place, "keep one"))
+            seen.add(key.value)
+            self.note((*path, key.value), key, value)
 
 
-def _spot(key: yaml.Node, value: yaml.Node, lines: list[str]) -> Spot:
-    line, column = key.start_mark.line + 1, key.start_mark.column + 1
-    start = value.start_mark
-    if isinstance(value, yaml.ScalarNode) and value.style in ("|", ">"):
-        first = start.line + 1
-        while first < len(lines) and not lines[first].strip():
-            first += 1
-        body = lines[first] if first < len(lines) else ""
-        indent = len(body) - len(body.lstrip(" "))
-        return Spot(line, column, start.line + 2, indent + 1, True)
-    quoted = isinstance(value, yaml.ScalarNode) and value.style in ("'", '"')
-    return Spot(line, column, start.line + 1, start.column + 1 + quoted, False)
+def _place_at(text: str, index: int, name: str) -> Place:
+    """The line and column of a character; lines end where YAML ends them."""
+    start, line = 0, 1
+    for line_end in re.finditer("\r\n|[\n\r\x85\u2028\u2029]", text[:index]):
+        start, line = line_end.end(), line + 1
+    return Place(name, line, index - start + 1)

@@ -68,7 +68,7 @@ def sniff(connection: DuckDBPyConnection, request: ReadRequest) -> Columns:
         place = Place(request.shown(request.files[0]))
         raise NodeFailedError("the file is empty", place=place, hint="declare its columns in schema")
     for file, own in names.items():
-        _refuse_other_delimiter(request, file, own, dialect, heads[file])
+        _refuse_other_delimiter(request, file, dialect, heads[file])
         _refuse_duplicates(request, file, own, own, heads[file])
         _refuse_further_columns(request, file, own, first, heads[file])
     raw = tables(connection, request, tuple((name, "VARCHAR") for name in first))
@@ -93,7 +93,7 @@ def tables(connection: DuckDBPyConnection, request: ReadRequest, columns: Column
         names = _names(request, file, head, dialect, wanted)
         lacking = [name for name in wanted if find_name(name, names) is None]
         if lacking:
-            _refuse_other_delimiter(request, file, names, dialect, head)
+            _refuse_other_delimiter(request, file, dialect, head)
         _refuse_duplicates(request, file, names, wanted, head)
         problems += [lacking_column(request, name, file, names, head.line) for name in lacking]
         shape = msgspec.structs.replace(head, fields=(), line=0)
@@ -234,11 +234,9 @@ def _refuse_further_columns(
         )
 
 
-def _refuse_other_delimiter(
-    request: ReadRequest, file: str, names: tuple[str, ...], dialect: Dialect, head: Head
-) -> None:
+def _refuse_other_delimiter(request: ReadRequest, file: str, dialect: Dialect, head: Head) -> None:
     """Refuse a single column whose name looks like several, unless the node says that the delimiter is right."""
-    if dialect.delimiter_is_given or len(names) > 1:
+    if dialect.delimiter_is_given or len(head.fields) != 1:
         return
     for delimiter in _OTHER_DELIMITERS:
         if delimiter in head.fields[0]:
@@ -251,6 +249,7 @@ def _refuse_other_delimiter(
 
 def _options(dialect: Dialect, width: int, head: Head, *, is_compressed: bool) -> tuple[str, ...]:
     columns = ", ".join(f"'c{index}': 'VARCHAR'" for index in range(width))
+    # Strict mode is what it is by default; to name it makes DuckDB forget new_line.
     line_ending = head.line_ending.replace("\r", "\\r").replace("\n", "\\n")
     return (
         "auto_detect=false",
@@ -265,7 +264,6 @@ def _options(dialect: Dialect, width: int, head: Head, *, is_compressed: bool) -
         "allow_quoted_nulls=false",
         f"encoding={literal(dialect.encoding)}",
         f"compression='{'gzip' if is_compressed else 'none'}'",
-        "strict_mode=true",
         "null_padding=false",
         "ignore_errors=false",
         "hive_partitioning=false",

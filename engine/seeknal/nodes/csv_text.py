@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gzip
 import mmap
+import os
 import re
 import zlib
 from collections import deque
@@ -102,6 +103,8 @@ def dialect_of(request: ReadRequest) -> Dialect:
     delimiter = text(given or "delimiter", ",", 4).replace("\\t", "\t")
     quote = text("quote", '"', 1)
     escape = text("escape", quote, 1) if quote else ""
+    if not (quote + escape).isascii():
+        problems.append("params 'quote' and 'escape' must be ASCII characters")
     if not delimiter or (quote and quote in delimiter):
         problems.append(f"param '{given or 'delimiter'}' must not be empty or hold the quote, it is {delimiter!r}")
     header, skip = params.get("header", True), params.get("skip", 0)
@@ -173,7 +176,8 @@ def line_of_row(file: str, dialect: Dialect, head: Head, number: int) -> int:
 
 def line_of_open_end(file: str, dialect: Dialect) -> int:
     """Find the physical line on which a last record begins whose quote never ends; 0 where it ends."""
-    if dialect.encoding != "utf-16" and not file.endswith(".gz") and _ends_closed(file, dialect):
+    is_plain = dialect.encoding != "utf-16" and len(dialect.delimiter.encode()) == 1 and not file.endswith(".gz")
+    if not dialect.quote or (is_plain and _ends_closed(file, dialect)):
         return 0
     with _open(file, dialect) as stream:
         last = deque(records(stream, dialect), maxlen=1)
@@ -183,7 +187,7 @@ def line_of_open_end(file: str, dialect: Dialect) -> int:
 def _ends_closed(file: str, dialect: Dialect) -> bool:
     """Say whether no quote is open at the end of a file. Takes about a second for 100 MB of quoted values."""
     quote = re.escape(dialect.quote)
-    begins_field = f"(?<![^{re.escape(dialect.delimiter[-1])}\r\n])"
+    begins_field = f"(?<![^{re.escape(dialect.delimiter)}\r\n])"
     if dialect.encoding == "utf-8":
         begins_field = f"(?:{begins_field}|(?<=\ufeff))"
     pattern = (
@@ -191,6 +195,8 @@ def _ends_closed(file: str, dialect: Dialect) -> bool:
         # A quote elsewhere than at the beginning of a field means itself.
         f"|(?!{begins_field}){quote})*+"
     )
+    if not os.path.getsize(file):
+        return True
     with open(file, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
         match = re.compile(pattern.encode(dialect.encoding)).match(content)
         return match is not None and match.end() == len(content)

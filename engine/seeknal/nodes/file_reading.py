@@ -11,6 +11,7 @@ files is read, and no setting of the connection is changed.
 
 from __future__ import annotations
 
+import zlib
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -46,6 +47,9 @@ __all__ = [
 
 _LONGEST_VALUE_SHOWN = 80
 
+# What our own look at a file's text raises where it is damaged; DuckDB says so, too.
+_UNREADABLE = (OSError, EOFError, UnicodeError, zlib.error)
+
 
 class _FormatReading(Protocol):
     """What the module of a format offers. ``sniff`` and ``tables`` raise SeeknalError and duckdb.Error."""
@@ -78,11 +82,16 @@ def read_query(connection: DuckDBPyConnection, request: ReadRequest) -> str:
     Running it raises duckdb.Error where a row cannot be read or a value does not fit, for :func:`explain_failure`.
     Raises what :func:`output_columns` raises, and ValueError where the connection gives up the order of rows.
     """
+    import duckdb
+
     kept = connection.execute("SELECT current_setting('preserve_insertion_order')").fetchone()
     if not kept or not kept[0]:
         raise ValueError("the connection's preserve_insertion_order is off: rows would come in any order")
     columns, tables = _columns_and_tables(connection, request)
-    tables = [_reading(request).ready(connection, request, table) for table in tables]
+    try:
+        tables = [_reading(request).ready(connection, request, table) for table in tables]
+    except (duckdb.Error, *_UNREADABLE) as error:
+        raise explain_failure(error, request) from error
     names = ", ".join(quoted(name) for name, _ in columns)
     selects = [
         ", ".join(f"{table.column(name).fitted(type_)} AS {quoted(name)}" for name, type_ in columns)
@@ -123,6 +132,8 @@ def explain_failure(error: Exception, request: ReadRequest) -> NodeFailedError:
         return explain_failure(found, request)
     except duckdb.Error as found:
         return _explain(request, found)
+    except _UNREADABLE:
+        return _explain(request, error)
 
 
 def _columns_and_tables(connection: DuckDBPyConnection, request: ReadRequest) -> tuple[Columns, list[RawTable]]:
@@ -234,7 +245,11 @@ def _explain(request: ReadRequest, error: Exception) -> NodeFailedError:
     if not named:
         return NodeFailedError(f"reading the files failed: {_first_lines(error)}")
     file = max(named, key=len)
-    return _reading(request).explain(request, file, _message(error, request, file))
+    message = _message(error, request, file)
+    try:
+        return _reading(request).explain(request, file, message)
+    except _UNREADABLE:
+        return NodeFailedError(f"the file is damaged: {message}", place=Place(request.shown(file)))
 
 
 def _message(error: Exception, request: ReadRequest, file: str) -> str:

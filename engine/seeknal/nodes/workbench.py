@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from seeknal.dag.binding import drop_temporary_objects
-from seeknal.dag.sql import SqlProblem, engine_problem, literal, quoted, quoted_node
+from seeknal.dag.sql import literal, quoted, quoted_node
+from seeknal.dag.sql_problem import SqlProblem, engine_problem
 from seeknal.nodes.kind import InputTable, Task
 from seeknal.store.objects import Artifact
 from seeknal.store.store import Store

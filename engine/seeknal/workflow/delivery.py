@@ -5,8 +5,9 @@ has moved. Production delivers to the path that the exposure names, every other 
 ``target/environments/<env>/output/``. What was delivered is remembered with the file's stat, so delivering twice
 writes once, and a file that somebody changed or removed is delivered again.
 
-A delivery of several files (``partition_by``) replaces the files that the last delivery wrote there; other files in that
-folder are left alone.
+A delivery of several files (``partition_by``) replaces the files that the last delivery wrote there; other files in
+that folder are left alone. Links are followed, and where they lead counts: not out of the project, unless its settings
+allow that, and never into what is Seeknal's own.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -39,25 +41,42 @@ def deliver(
     only: Collection[str] | None = None,
     listener: Listener = silent,
 ) -> list[DeliveryError]:
-    """Deliver an environment's exposures (``only`` these nodes); gives an error for each that could not be."""
+    """Deliver an environment's exposures (``only`` these nodes); gives an error for each that could not be.
+
+    An error's message begins with the node's id. Raises FormatTooNewError where a newer version delivered before.
+    """
     remembered = store.read_deliveries(environment).nodes
-    done = dict(remembered)
-    errors = []
+    done = {node_id: files for node_id, files in remembered.items() if node_id in manifest.nodes}
+    errors: list[DeliveryError] = []
+    taken: dict[Path, str] = {}
     for node_id, node in manifest.nodes.items():
         entry = tree.nodes.get(node_id)
         if node.node_type is not NodeType.EXPOSURE or entry is None or entry.stale:
             continue
+        place = delivery_path(project, environment, _path_of(node.config))
+        other = taken.setdefault(place, node_id)
         if only is not None and node_id not in only:
             continue
-        spec = msgspec.convert(_own_fields(node.config), ExposureSpec)
-        place = delivery_path(project, environment, output_path(spec))
+        before, files = remembered.get(node_id, {}), dict[str, Delivery]()
         try:
-            done[node_id] = _deliver_node(store, entry.artifact, place, remembered.get(node_id, {}), node_id, listener)
+            if other != node_id:
+                raise DeliveryError(f"{node_id}: {place} is where {other} is delivered to", hint="change one's path")
+            if _deliver_node(_Place(project, environment, node_id, place), store, entry.artifact, before, files):
+                listener(Delivered(node_id, str(place)))
+            done[node_id] = files
+        except DeliveryError as error:
+            errors.append(error)
         except OSError as error:
-            reason = f"{error.strerror or error}"
-            errors.append(DeliveryError(f"{node_id}: could not write {place}: {reason}", hint="fix that and run again"))
+            # What was written before that counts, so that the next delivery knows the files for its own.
+            done[node_id] = {**before, **files}
+            errors.append(_could_not_write(store, node_id, place, entry.artifact, error))
     if done != remembered:
-        store.write_deliveries(environment, Deliveries(done))
+        try:
+            store.write_deliveries(environment, Deliveries(done))
+        except OSError as error:
+            new = [node_id for node_id in done if done[node_id] != remembered.get(node_id)]
+            message = f"delivered, but that could not be noted: {error.strerror or error}"
+            errors += [DeliveryError(f"{node_id}: {message}") for node_id in new]
     return errors
 
 
@@ -70,59 +89,107 @@ def delivery_path(project: Project, environment: str, path: str) -> Path:
     return project.environment_folder(environment) / "output" / inner
 
 
-def _own_fields(config: dict[str, object]) -> dict[str, object]:
-    return {field: config[field] for field in ExposureSpec.__struct_fields__ if config.get(field) is not None}
+def _path_of(config: Mapping[str, Any]) -> str:
+    own = {field: config[field] for field in ExposureSpec.__struct_fields__ if config.get(field) is not None}
+    return output_path(msgspec.convert(own, ExposureSpec))
+
+
+def _could_not_write(store: Store, node_id: str, place: Path, artifact: Artifact, error: OSError) -> DeliveryError:
+    if not store.is_whole(artifact):
+        return DeliveryError(f"{node_id}: its output is missing from the store", hint="`seeknal run` builds it again")
+    reason = error.strerror or str(error)
+    return DeliveryError(f"{node_id}: could not write {place}: {reason}", hint="fix that and run again")
+
+
+class _Place:
+    """Where a node's files go: the path that it names, and the folders that links must not lead out of, or into."""
+
+    def __init__(self, project: Project, environment: str, node_id: str, path: Path) -> None:
+        self.path = path
+        self._node_id = node_id
+        self._free = project.settings.allow_external_paths
+        own = Path(os.path.realpath(project.target))
+        if environment == PRODUCTION:
+            self._inside, self._outside = Path(os.path.realpath(project.root)), own
+        else:
+            output = project.environment_folder(environment).relative_to(project.target) / "output"
+            self._inside, self._outside = own / output, own / "store"
+
+    def named(self, name: str) -> Path:
+        """The path of one of the files; an exposure of one file calls it by the empty name."""
+        return self.path / name if name else self.path
+
+    def real(self, name: str) -> Path:
+        """The file that a path means, links followed. Raises DeliveryError where that one may not be written."""
+        path = self.named(name)
+        real = Path(os.path.realpath(path))
+        if real.is_relative_to(self._outside):
+            raise DeliveryError(f"{self._node_id}: {path} leads into target/, which is Seeknal's own")
+        if not self._free and not real.is_relative_to(self._inside):
+            raise DeliveryError(
+                f"{self._node_id}: {path} leads out of the project, to {real}",
+                hint="set `allow_external_paths: true` in seeknal_project.yml",
+            )
+        return real
 
 
 def _deliver_node(
-    store: Store,
-    artifact: Artifact,
-    place: Path,
-    before: dict[str, Delivery],
-    node_id: str,
-    listener: Listener,
-) -> dict[str, Delivery]:
-    delivered: dict[str, Delivery] = {}
+    place: _Place, store: Store, artifact: Artifact, remembered: Mapping[str, Delivery], files: dict[str, Delivery]
+) -> bool:
+    """Bring a node's files to their place, noting them in ``files``; says whether any was written.
+
+    Raises DeliveryError, OSError.
+    """
+    before = {name: known for name, known in remembered.items() if known.path == str(place.named(name))}
+    wanted = dict(artifact.side_blobs)
+    targets = {name: place.real(name) for name in wanted}
+    if ("" in before) != ("" in wanted):
+        # A file stands where a folder shall, or the other way round.
+        _withdraw(place, before)
+        before = {}
     wrote = False
-    for name, blob in artifact.side_blobs:
-        path = place / name if name else place
+    for name, blob in wanted.items():
         known = before.get(name)
-        if known is not None and known.path == str(path) and known.digest == blob.digest and _is_as_left(path, known):
-            delivered[name] = known
-            continue
-        delivered[name] = _copy(store, blob, path)
-        wrote = True
-    for name, old in before.items():
-        path = Path(old.path)
-        if name not in delivered and name and _is_as_left(path, old):
-            with contextlib.suppress(OSError):
-                path.unlink()
-                path.parent.rmdir()
-    if wrote:
-        listener(Delivered(node_id, str(place)))
-    return delivered
+        if known is None or known.digest != blob.digest or not _is_as_left(known):
+            known = _copy(store, blob, place.named(name), targets[name])
+            wrote = True
+        files[name] = known
+    _withdraw(place, {name: known for name, known in before.items() if name not in wanted})
+    return wrote
 
 
-def _is_as_left(path: Path, known: Delivery) -> bool:
+def _withdraw(place: _Place, files: Mapping[str, Delivery]) -> None:
+    """Remove files that an earlier delivery wrote and nobody changed, and the folders that become empty."""
+    for name, known in files.items():
+        with contextlib.suppress(OSError, DeliveryError):
+            if _is_as_left(known):
+                place.real(name).unlink()
+                folder = place.named(name).parent
+                while name and folder.is_relative_to(place.path):
+                    folder.rmdir()
+                    folder = folder.parent
+
+
+def _is_as_left(known: Delivery) -> bool:
     try:
-        stat = path.stat()
+        stat = os.stat(known.path)
     except OSError:
         return False
     return (stat.st_size, stat.st_mtime_ns) == (known.size_bytes, known.mtime_ns)
 
 
-def _copy(store: Store, blob: Blob, path: Path) -> Delivery:
+def _copy(store: Store, blob: Blob, path: Path, real: Path) -> Delivery:
     """Copy a blob to its place in one step, so that a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_name(path.parent, ".part")
+    real.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_name(real.parent, ".part")
     temporary = temporary.with_name(f".{temporary.name}")
     try:
         shutil.copyfile(store.blob_path(blob), temporary)
         os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        os.replace(temporary, real)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    stat = path.stat()
+    stat = os.stat(real)
     return Delivery(str(path), blob.digest, stat.st_size, stat.st_mtime_ns)

@@ -3,9 +3,10 @@
     fingerprint = xxh3_128(engine epoch, kind, canonical SQL, identity, output columns, inputs read)
 
 *Inputs read* are, for each input, its row count and the name, type and digest of exactly the columns that the node
-reads, in order. So a node is built again when something changed that it reads, and otherwise not: not when an input
-was merely built again, not when an input got a column that the node does not name. The output columns count because
-``SELECT *`` and ``COLUMNS(…)`` follow the input's columns even where no value of theirs is read.
+reads, in order; and of an input that is read whole, the digests of its files that are no table. So a node is built
+again when something changed that it reads, and otherwise not: not when an input was merely built again, not when an
+input got a column that the node does not name. The output columns count because ``SELECT *`` and ``COLUMNS(…)`` follow
+the input's columns even where no value of theirs is read.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 import msgspec
 import xxhash
 
-from seeknal.store.objects import Artifact
+from seeknal.store.objects import Artifact, Column
 
 # Raise it when the same node on the same inputs would give something else than before.
 ENGINE_EPOCH = 1
@@ -50,15 +51,15 @@ def fingerprint(
         canonical,
         list(identity),
         None if schema is None else list(schema.items()),
-        [(node_id, artifact.row_count, _columns_read(artifact, reads)) for node_id, artifact, reads in inputs],
+        [(node_id, artifact.row_count, *_read(artifact, reads)) for node_id, artifact, reads in inputs],
     ]
     return xxhash.xxh3_128_hexdigest(_encoder.encode(said))
 
 
-def _columns_read(artifact: Artifact, reads: Sequence[str] | None) -> list[tuple[str, str, str]]:
+def _read(artifact: Artifact, reads: Sequence[str] | None) -> tuple[list[Column], list[tuple[str, str]]]:
+    """The columns of an input that count, and of one that is read whole its files, by name and digest."""
     wanted = None if reads is None else set(reads)
-    return [
-        (column.name, column.type, column.digest)
-        for column in artifact.columns
-        if wanted is None or column.name in wanted
-    ]
+    # A column that the input does not have says that somebody misunderstood the other: then all of it counts.
+    if wanted is None or not wanted <= artifact.schema().keys():
+        return list(artifact.columns), [(name, blob.digest) for name, blob in artifact.side_blobs]
+    return [column for column in artifact.columns if column.name in wanted], []

@@ -10,7 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from seeknal.dag.sql import SqlProblem, Token, engine_problem, tokens
+from seeknal.dag.sql_problem import SqlProblem, engine_problem
+from seeknal.dag.tokens import Token, tokens
 from seeknal.errors import Place, SeeknalError
 
 # The nodes of a query that reads. INSERT, UPDATE, DELETE and COPY inside WITH have nodes of their own.
@@ -45,14 +46,13 @@ def read_statement(sql: str, connection: Any) -> ReadStatement:
     import duckdb
 
     try:
-        pieces = [token for token in tokens(sql) if token.kind != "comment"] if sql.strip() else []
-    except UnicodeError:
+        sql.encode()
+    except UnicodeEncodeError:
         raise SeeknalError("the SQL is not valid Unicode text") from None
-    while pieces and not pieces[-1].text.strip(";"):
-        pieces.pop()
+    pieces = tokens(sql)
     if not pieces:
         raise SeeknalError("the SQL is empty")
-    text = sql[: pieces[-1].offset + len(pieces[-1].text)]
+    text = sql[: pieces[-1].end]
     query, is_plan = _explained(text, pieces)
     try:
         found = connection.extract_statements(query)
@@ -100,16 +100,16 @@ def _explained(text: str, pieces: list[Token]) -> tuple[str, bool]:
     first = 2 if words[1:2] == ["analyze"] else 1
     if words[first : first + 2] in (["(", "analyze"], ["(", "format"]) and ")" in words[first:]:
         first = words.index(")", first) + 1
-    return (text[pieces[first].offset :], True) if first < len(pieces) else (text, False)
+    return (text[pieces[first].start :], True) if first < len(pieces) else (text, False)
 
 
 def _words(pieces: list[Token]) -> frozenset[str]:
     words: set[str] = set()
     for piece in pieces:
-        if piece.kind == "string_const":
+        if piece.kind == "string":
             # 'orders' may stand for a table, and query() takes SQL as a text.
             inner = re.findall(r"[\w.\-]+", piece.text.lower())
             words.update(inner, (word.rpartition(".")[2] for word in inner))
         else:
-            words.add(piece.text.strip('"').replace('""', '"').lower())
+            words.add(piece.name)
     return frozenset(words)

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from seeknal.dag.names import PRODUCTION, did_you_mean, nearest
-from seeknal.dag.sql import SqlProblem, engine_problem, literal, quoted, quoted_node
+from seeknal.dag.sql import literal, quoted, quoted_node
+from seeknal.dag.sql_problem import SqlProblem, engine_problem
 from seeknal.errors import CorruptObjectError, NotFoundError, SeeknalError
 from seeknal.store.store import Store
 from seeknal.workflow.outputs import Outputs, read_outputs

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from seeknal.dag.draft import Draft, node_of
 from seeknal.dag.inference import Inference, NodeAnalysis
 from seeknal.dag.manifest import Manifest
-from seeknal.dag.parse import Draft
 from seeknal.errors import SeeknalError
 from seeknal.nodes.kind import InputTable, Task
 from seeknal.nodes.registry import KINDS
@@ -219,8 +219,6 @@ class Resolver:
 
 
 def _config(draft: Draft) -> dict[str, object]:
-    from seeknal.dag.parse import node_of
-
     return node_of(draft).config
 
 

@@ -122,7 +122,7 @@ class DAGRunner:
         self._results, self._artifacts = {}, {}
         order = self._get_topological_order()
         filters = Filters(nodes or (), node_types or (), tags or (), exclude_tags or ())
-        state = self._state.load()
+        state = self._state.load() or {}
         with nullcontext() if dry_run else self._production_lock():
             self._open(filters, full)
             try:
@@ -378,7 +378,7 @@ class DAGRunner:
     ) -> None:
         """Print what a run would do, a line for each node."""
         filters = Filters(nodes or (), node_types or (), (), exclude_tags or ())
-        state = self._state.load()
+        state = self._state.load() or {}
         order = self._get_topological_order()
         self._results, self._artifacts = {}, {}
         self._open(filters, full)

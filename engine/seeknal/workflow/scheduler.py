@@ -37,7 +37,10 @@ OVER = frozenset({*DONE, NodeState.FAILED, NodeState.SKIPPED})
 
 @dataclass(frozen=True, slots=True)
 class Resolve:
-    """Command: compute the node's fingerprint and ask the cache; answer with ``hit``, ``miss``, ``failed`` or ``dropped``."""
+    """Command: compute the node's fingerprint and ask the cache.
+
+    Answer with ``hit``, ``miss``, ``failed`` or ``dropped``.
+    """
 
     node_id: str
 
@@ -85,6 +88,7 @@ class Scheduler:
         self.running = 0
         self.most_running = 0
         self.stopped: str | None = None
+        self._open = len(self.state)
         self._stories: dict[str, list[str]] = {node_id: [] for node_id in inputs}
         self._missing = {node_id: len(set(names)) for node_id, names in inputs.items()}
         self._readers: dict[str, list[str]] = {node_id: [] for node_id in inputs}
@@ -150,9 +154,10 @@ class Scheduler:
         return [*commands, *self._fill()]
 
     def stop(self, because: str) -> list[Command]:
-        """Start nothing more; what runs may finish."""
-        if self.stopped is None:
-            self.stopped = because
+        """Start nothing more; what runs may finish. Stopping twice changes nothing."""
+        if self.stopped is not None:
+            return []
+        self.stopped = because
         commands: list[Command] = []
         for node_id, state in self.state.items():
             if state in (NodeState.WAITING, NodeState.QUEUED):
@@ -166,7 +171,7 @@ class Scheduler:
     @property
     def finished(self) -> bool:
         """Whether nothing is left to happen."""
-        return all(state in OVER for state in self.state.values())
+        return not self._open
 
     @property
     def waiting_for_a_slot(self) -> int:
@@ -175,6 +180,8 @@ class Scheduler:
 
     def validate(self) -> None:
         """Check what must hold after every event; raises InvalidTransition. For tests."""
+        over = sum(state in OVER for state in self.state.values())
+        self._insist(over + self._open == len(self.state), "the count of open nodes and their states disagree")
         running = [node_id for node_id, state in self.state.items() if state is NodeState.RUNNING]
         self._insist(len(running) == self.running <= self.slots, "running nodes and slots disagree")
         queued = {node_id for node_id, state in self.state.items() if state is NodeState.QUEUED}
@@ -228,6 +235,7 @@ class Scheduler:
             story = ", ".join(self._stories[node_id])
             raise InvalidTransition(f"{node_id}: expected {old.value}; its story: {story}")
         self.state[node_id] = new
+        self._open -= new in OVER
 
     @staticmethod
     def _insist(holds: bool, message: str) -> None:

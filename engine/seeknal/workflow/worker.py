@@ -79,7 +79,7 @@ def execute(task: Task) -> Outcome:
     """Execute a task: run the node, store its output, remember it under the fingerprint."""
     import duckdb
 
-    from seeknal.dag.sql import engine_problem
+    from seeknal.dag.sql_problem import engine_problem
     from seeknal.nodes.registry import KINDS
     from seeknal.nodes.workbench import QueryFailed
 
@@ -87,7 +87,12 @@ def execute(task: Task) -> Outcome:
     started = time.perf_counter()
     try:
         artifact = KINDS[task.kind].execute(task, bench)
+        artifact = msgspec.structs.replace(
+            artifact, built_at=time.time(), duration_seconds=time.perf_counter() - started, run_id=task.run_id
+        )
+        bench.store.record_action(ActionRecord(task.fingerprint, task.node_id, artifact))
     except QueryFailed as error:
+        _forget_if_fatal(error.__cause__)
         problem = error.problem
         return Outcome(task.node_id, failure=Failure(problem.message, problem.hint, error.statement, problem.offset))
     except SeeknalError as error:
@@ -96,27 +101,34 @@ def execute(task: Task) -> Outcome:
         file, line, column = (place.file, place.line, place.column) if place else (None, 0, 0)
         return Outcome(task.node_id, failure=Failure(problem_.message, problem_.hint, None, None, file, line, column))
     except duckdb.Error as error:
+        _forget_if_fatal(error)
         found = engine_problem(error, "")
         return Outcome(task.node_id, failure=Failure(found.message, found.hint))
     except OSError as error:
         name = f" ({error.filename})" if error.filename else ""
         return Outcome(task.node_id, failure=Failure(f"{error.strerror or error}{name}"))
-    artifact = msgspec.structs.replace(
-        artifact, built_at=time.time(), duration_seconds=time.perf_counter() - started, run_id=task.run_id
-    )
-    bench.store.record_action(ActionRecord(task.fingerprint, task.node_id, artifact))
     return Outcome(task.node_id, artifact, written=tuple(str(path) for path in bench.store.take_written()))
 
 
-_workbenches: dict[str, Workbench] = {}
+# By thread, because a connection serves one at a time; and by store.
+_workbenches: dict[tuple[int, str], Workbench] = {}
 
 
 def _workbench(store_root: str) -> Workbench:
     from seeknal.nodes.workbench import Workbench
 
-    if store_root not in _workbenches:
-        _workbenches[store_root] = Workbench(Path(store_root))
-    return _workbenches[store_root]
+    key = (threading.get_ident(), store_root)
+    if key not in _workbenches:
+        _workbenches[key] = Workbench(Path(store_root))
+    return _workbenches[key]
+
+
+def _forget_if_fatal(error: BaseException | None) -> None:
+    """Drop connections that an error of DuckDB's own made useless; the next task opens new ones."""
+    import duckdb
+
+    if isinstance(error, (duckdb.FatalException, duckdb.InternalException)):
+        close_workbenches()
 
 
 def interrupt_queries() -> None:
@@ -126,6 +138,7 @@ def interrupt_queries() -> None:
 
 
 def close_workbenches() -> None:
-    """Close this process's connections."""
-    while _workbenches:
-        _workbenches.popitem()[1].close()
+    """Close this thread's connections."""
+    here = threading.get_ident()
+    for key in [key for key in _workbenches if key[0] == here]:
+        _workbenches.pop(key).close()

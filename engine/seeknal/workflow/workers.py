@@ -5,16 +5,26 @@ store (a cluster's, say) fits in the same seam.
 
 A pool is N executors of one process each, not one executor of N: one process that dies then breaks only its own,
 and names its node. Processes come from a fork server that has DuckDB imported but no connection open and no pyarrow:
-both start threads, and a fork with threads hangs sooner or later. Plain fork is never used.
+both start threads, and a fork with threads hangs sooner or later. Plain fork is never used. A worker does not import
+the caller's main module: it needs nothing of it, and a script that runs a project need not guard itself against that.
 """
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+import sys
+from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from multiprocessing import context
+from multiprocessing.process import BaseProcess
+from types import ModuleType
 from typing import Any, Protocol
 
-from seeknal.workflow.worker import execute_task, start_worker
+from seeknal.workflow.worker import close_workbenches, execute_task, start_worker
+
+# What a fork server imports once, for all workers.
+_PRELOADED = ["duckdb", "seeknal.nodes.registry", "seeknal.nodes.workbench", "seeknal.workflow.workers"]
 
 
 class Workers(Protocol):
@@ -32,7 +42,7 @@ class Workers(Protocol):
 
 
 class Inline:
-    """Executes in this process, within ``submit``."""
+    """Executes in this process, within ``submit``. Closing it closes the connections that this opened."""
 
     slots = 1
 
@@ -45,7 +55,7 @@ class Inline:
         return future
 
     def close(self, *, kill: bool = False) -> None:
-        pass
+        close_workbenches()
 
 
 class External:
@@ -73,7 +83,16 @@ class ProcessWorkers:
 
     def submit(self, task: bytes) -> Future[bytes]:
         self._reclaim()
-        executor = self._idle.pop() if self._idle else self._new()
+        while self._idle:
+            executor = self._idle.pop()
+            try:
+                return self._give(executor, task)
+            except BrokenExecutor:
+                # Its process died while it had nothing to do, which is no task's fault.
+                executor.shutdown(wait=False)
+        return self._give(self._new(), task)
+
+    def _give(self, executor: ProcessPoolExecutor, task: bytes) -> Future[bytes]:
         future = executor.submit(execute_task, task)
         self._busy[future] = executor
         return future
@@ -84,20 +103,20 @@ class ProcessWorkers:
     def _reclaim(self) -> None:
         for future in [future for future in self._busy if future.done()]:
             executor = self._busy.pop(future)
-            if future.cancelled() or isinstance(future.exception(), Exception):
+            if future.cancelled() or isinstance(future.exception(), BrokenExecutor):
                 executor.shutdown(wait=False, cancel_futures=True)
             else:
                 self._idle.append(executor)
 
-    def processes(self) -> list[Any]:
+    def processes(self) -> list[BaseProcess]:
         """The worker processes that live now."""
         executors = [*self._idle, *self._busy.values()]
-        return [process for executor in executors for process in (executor._processes or {}).values()]
+        # A copy, because an executor whose process dies changes its own.
+        return [process for executor in executors for process in list((executor._processes or {}).values())]
 
     def close(self, *, kill: bool = False) -> None:
-        processes = self.processes()
         if kill:
-            for process in processes:
+            for process in self.processes():
                 process.kill()
         for executor in [*self._idle, *self._busy.values()]:
             executor.shutdown(wait=not kill, cancel_futures=True)
@@ -105,9 +124,42 @@ class ProcessWorkers:
         self._busy.clear()
 
 
-def _context() -> Any:
+class _ForkServerProcess(context.ForkServerProcess):
+    @staticmethod
+    def _Popen(process: BaseProcess) -> Any:
+        with _without_main():
+            return context.ForkServerProcess._Popen(process)
+
+
+class _ForkServerContext(context.ForkServerContext):
+    Process = _ForkServerProcess
+
+
+class _SpawnProcess(context.SpawnProcess):
+    @staticmethod
+    def _Popen(process: BaseProcess) -> Any:
+        with _without_main():
+            return context.SpawnProcess._Popen(process)
+
+
+class _SpawnContext(context.SpawnContext):
+    Process = _SpawnProcess
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Let a process that starts find a main module that has no file to import again."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _context() -> context.BaseContext:
     if "forkserver" in multiprocessing.get_all_start_methods():
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["duckdb", "seeknal.nodes.registry", "seeknal.nodes.workbench", "seeknal.workflow.worker"])
-        return context
-    return multiprocessing.get_context("spawn")
+        fork_server = _ForkServerContext()
+        fork_server.set_forkserver_preload(_PRELOADED)
+        return fork_server
+    return _SpawnContext()

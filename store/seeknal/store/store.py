@@ -167,9 +167,10 @@ class Store:
         return self.root / "manifests" / f"{fingerprint}.json"
 
     def write_manifest(self, fingerprint: str, text: str) -> Path:
-        """Keep a manifest's JSON under its SHA-256 fingerprint, in place of one that says the same."""
+        """Keep a manifest's JSON under its SHA-256 fingerprint, in place of one that says the same or was cut short."""
         path = self.manifest_path(fingerprint)
-        write_atomically(path, text.encode(), self.temporary_folder)
+        # A snapshot may name the one that is there, so what takes its place is durable first.
+        write_atomically(path, text.encode(), self.temporary_folder, durable=path.exists())
         self._written.append(path)
         return path
 

@@ -1,0 +1,104 @@
+"""A draft: a node as it stands in a file, with the place of each of its fields. It becomes a Node of the manifest."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from seeknal.dag.manifest import Node, NodeType
+from seeknal.dag.sql import Sql
+from seeknal.dag.yaml_file import Document, KeyPath
+from seeknal.errors import Place, Problem
+from seeknal.nodes.kind import Query
+
+# Fields that every kind has, and that are not part of a node's config.
+IDENTITY_FIELDS = frozenset({"kind", "name"})
+METADATA_FIELDS = frozenset({"description", "owner", "tags", "columns"})
+
+
+@dataclass
+class Draft:
+    """A node as a file has it.
+
+    ``path`` leads to it in its document. ``spec`` is the kind's Struct, None where a field is wrong. ``inputs`` are
+    the declared ones first, then those that only the SQL names.
+    """
+
+    file: str
+    document: Document
+    path: KeyPath
+    fields: dict[str, Any]
+    kind: str = ""
+    name: str = ""
+    spec: Any = None
+    inputs: list[str] = field(default_factory=list)
+    sql: Sql | None = None
+    query: Query | None = None
+
+    @property
+    def id(self) -> str:
+        return f"{self.kind}.{self.name}"
+
+    def place(self, *path: str | int) -> Place:
+        """Where a field stands; the nearest thing around it where the path leads nowhere."""
+        return self.document.place((*self.path, *path), self.file)
+
+    def place_in_text(self, path: tuple[str | int, ...], offset: int | None) -> Place:
+        """Where a character of a text field stands in the file; the field where ``offset`` is None."""
+        value: Any = self.fields
+        for key in path:
+            if isinstance(value, dict):
+                value = value.get(str(key))
+            else:
+                value = value[int(key)] if isinstance(value, list) and int(key) < len(value) else None
+        if offset is None or not isinstance(value, str):
+            return self.place(*path)
+        return self.document.place_in_text((*self.path, *path), self.file, value, offset)
+
+    def place_in_query(self, offset: int | None) -> Place:
+        """Where a character of the node's SQL stands in the file; the SQL's field for SQL that is not the user's."""
+        if self.query is None:
+            return self.place()
+        if offset is not None and self.sql is not None:
+            offset = self.sql.original_offset(offset)
+        return self.place_in_text(self.query.path, self.query.offset_in_field(offset))
+
+    def type_problem(self, path: tuple[str | int, ...], message: str) -> Problem:
+        """Put msgspec's ``Expected `str`, got `int` - at `$.params[0]``` into our words and place."""
+        match = re.search(r" - at `(?:key in )?\$(.*)`", message)
+        inner: list[str | int] = list(path)
+        if match:
+            message = message[: match.start()]
+            for key, index in re.findall(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]", match[1]):
+                if key:
+                    inner.append(key)
+                elif index.isdigit():
+                    inner.append(int(index))
+        shown = ".".join(str(key) for key in inner) or "the node"
+        return Problem(f"'{shown}': {in_words(message)}", self.place(*inner))
+
+
+def in_words(message: str) -> str:
+    """Say msgspec's message about a value's type as people do."""
+    for type_, word in (("str", "text"), ("int", "a whole number"), ("float", "a number"), ("bool", "true or false")):
+        message = message.replace(f"`{type_}", f"`{word}").replace(f"| {type_}", f"or {word}")
+    message = message.replace("| null", "or nothing").replace("`null", "`nothing")
+    message = message.replace("`array", "`a list").replace("`object", "`a mapping").replace("`", "")
+    return f"{message[:1].lower()}{message[1:]}"
+
+
+def node_of(draft: Draft) -> Node:
+    """Make a manifest's node of a draft."""
+    left_out = IDENTITY_FIELDS | METADATA_FIELDS
+    return Node(
+        id=draft.id,
+        name=draft.name,
+        node_type=NodeType(draft.kind),
+        description=draft.fields.get("description"),
+        owner=draft.fields.get("owner"),
+        tags=list(draft.fields.get("tags") or ()),
+        columns=dict(draft.fields.get("columns") or {}),
+        config={key: value for key, value in draft.fields.items() if key not in left_out},
+        file_path=draft.file,
+    )

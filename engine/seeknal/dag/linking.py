@@ -1,0 +1,176 @@
+"""Linking: the inputs of each draft, from what it declares and from what its SQL names, become edges.
+
+- *bare name*: a node's name without its kind.
+- *dangling*: a reference to a node that does not exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from seeknal.dag.draft import Draft, node_of
+from seeknal.dag.manifest import Manifest
+from seeknal.dag.names import did_you_mean
+from seeknal.dag.sql import Sql, take_apart
+from seeknal.errors import Place, Problem
+from seeknal.nodes.kind import Query
+from seeknal.nodes.registry import KINDS
+
+INPUT_FIELDS = ("inputs", "depends_on")
+
+
+class Linker:
+    """Links the drafts of one project; what is wrong stands in ``problems``.
+
+    ``lost`` are ids, in lower case, of nodes that are in the files but could not be read: a reference to one is not
+    worth a problem of its own. Where whole files could not be read, no dangling reference is.
+    """
+
+    def __init__(self, drafts: dict[str, Draft], lost: Collection[str] = (), *, files_lost: bool = False) -> None:
+        self.problems: list[Problem] = []
+        self._drafts = drafts
+        self._lost = lost
+        self._files_lost = files_lost
+        self._known = {node_id.lower(): node_id for node_id in drafts}
+        # Drafts of which an input was not found: what their positions mean is not known.
+        self._broken: set[str] = set()
+        self._by_name: dict[str, list[str]] = {}
+        for draft in drafts.values():
+            self._by_name.setdefault(draft.name.lower(), []).append(draft.id)
+
+    def link(self) -> None:
+        """Resolve the inputs of all drafts, and take their SQL apart."""
+        for draft in self._drafts.values():
+            resolved = list(dict.fromkeys(self._resolved(draft)))
+            if len(resolved) < len(draft.inputs):
+                self._broken.add(draft.id)
+            draft.inputs = resolved
+        queries: list[tuple[Draft, Query]] = []
+        for draft in self._drafts.values():
+            query = KINDS[draft.kind].query(draft.spec, draft.inputs) if draft.spec is not None else None
+            if query is not None:
+                queries.append((draft, query))
+        if queries:
+            self._link_by_sql(queries)
+
+    def manifest(self, project: str) -> Manifest:
+        """Make the manifest of the linked drafts; a cycle is a problem."""
+        manifest = Manifest(project, generated_at=datetime.now(UTC).isoformat(timespec="seconds"))
+        for draft in self._drafts.values():
+            manifest.add_node(node_of(draft))
+        for draft in self._drafts.values():
+            for node_id in draft.inputs:
+                manifest.add_edge(node_id, draft.id)
+        has_cycle, path = manifest.detect_cycles()
+        if has_cycle:
+            # The cycle runs from input to reader; the last but one is what the first one reads.
+            first = self._drafts[path[0]]
+            self._report(
+                f"DAG contains cycle: {' -> '.join(path)}",
+                self._place_of_input(first, path[-2]),
+                "remove one of these inputs",
+            )
+        return manifest
+
+    def _report(self, message: str, place: Place, hint: str = "") -> None:
+        self.problems.append(Problem(message, place, hint))
+
+    def _resolved(self, draft: Draft) -> Iterable[str]:
+        for reference in draft.inputs:
+            place = self._place_of_input(draft, reference)
+            target = self._known.get(reference.lower())
+            if target is None:
+                if not self._files_lost and reference.lower() not in self._lost:
+                    bare = self._by_name.get(reference.lower())
+                    hint = f"write {' or '.join(bare)}" if bare else did_you_mean(reference, self._drafts)
+                    self._report(f"input '{reference}' does not exist", place, hint)
+            elif target == draft.id:
+                self._report(f"{draft.id} is its own input", place)
+            elif self._has_rows(target):
+                yield target
+            else:
+                kind = self._drafts[target].kind
+                self._report(f"input '{reference}' is of kind {kind}, which has no rows to read", place)
+
+    def _has_rows(self, node_id: str) -> bool:
+        return KINDS[self._drafts[node_id].kind].makes_table
+
+    def _place_of_input(self, draft: Draft, reference: str) -> Place:
+        """Where an input is declared, else where the SQL names it."""
+        for key in INPUT_FIELDS:
+            entries = draft.fields.get(key)
+            for index, entry in enumerate(entries if isinstance(entries, list) else ()):
+                said = entry.get("ref") if isinstance(entry, dict) else entry
+                if isinstance(said, str) and said.lower() == reference.lower():
+                    return draft.place(key, index)
+        if draft.sql is not None and reference in draft.sql.references:
+            return draft.place_in_query(draft.sql.offsets.get(reference))
+        return draft.place("inputs")
+
+    # SQL
+
+    def _link_by_sql(self, queries: Iterable[tuple[Draft, Query]]) -> None:
+        import duckdb
+
+        connection = duckdb.connect(":memory:", config={"threads": 1, "enable_external_access": False})
+        try:
+            connection.execute("SET errors_as_json = true")
+            for draft, query in queries:
+                if self._take_apart(draft, query, connection):
+                    self._add_inputs(draft)
+        finally:
+            connection.close()
+
+    def _take_apart(self, draft: Draft, query: Query, connection: Any) -> bool:
+        """Take a draft's SQL apart; say whether it is all right."""
+        own = query.text[query.start : query.start + query.length]
+        if query.path and query.text != own:
+            # The user's part on its own first: its errors are then about what stands in the file.
+            draft.query = Query(own, query.path, 0, query.length)
+            draft.sql = take_apart(own, self._known, self._resolve_bare, connection)
+            if self._report_sql(draft, draft.sql):
+                return False
+        draft.query = query
+        draft.sql = take_apart(query.text, self._known, self._resolve_bare, connection)
+        return not self._report_sql(draft, draft.sql)
+
+    def _resolve_bare(self, name: str) -> list[str]:
+        return self._by_name.get(name.lower(), [])
+
+    def _report_sql(self, draft: Draft, sql: Sql) -> bool:
+        for problem in sql.problems:
+            if problem.missing is None or not (self._files_lost or problem.missing.lower() in self._lost):
+                self._report(problem.message, draft.place_in_query(problem.offset), problem.hint)
+        return bool(sql.problems)
+
+    def _add_inputs(self, draft: Draft) -> None:
+        assert draft.sql is not None
+        for node_id in draft.sql.references:
+            place = draft.place_in_query(draft.sql.offsets.get(node_id))
+            if not self._has_rows(node_id):
+                kind = self._drafts[node_id].kind
+                self._report(f"'{node_id}' is of kind {kind}, which has no rows to read", place)
+            elif node_id == draft.id:
+                self._report(f"{draft.id} reads itself", place)
+            elif node_id not in draft.inputs:
+                draft.inputs.append(node_id)
+        self._check_positions(draft, draft.sql)
+
+    def _check_positions(self, draft: Draft, sql: Sql) -> None:
+        """See that every positional name has its input; one that may be no table at all is let go where it has none."""
+        count = len(draft.inputs)
+        kept = []
+        for name, index in sql.positions:
+            is_there = count == 1 if name == "__this__" else index < count
+            if is_there:
+                kept.append((name, index))
+            elif sql.sure and draft.id not in self._broken:
+                place = draft.place_in_query(sql.offsets.get(name))
+                if name == "__this__":
+                    self._report(f"__THIS__ needs exactly one input; {draft.id} has {count}", place)
+                else:
+                    self._report(f"{name}: {draft.id} has {count} input(s), counted from 0", place)
+        draft.sql = replace(sql, positions=tuple(kept))
