@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -47,17 +48,23 @@ DATA = "id,amount,day\n1,2.5,2024-01-01\n2,3.5,2024-01-02\n"
 FAILING_CAST = CLEAN.replace("amount * 2", "CAST('x' || id AS INTEGER)")
 
 
-@pytest.fixture
-def shop(tmp_path: Path) -> Project:
-    """A project of three nodes that ran in production."""
-    project = Project(tmp_path / "shop")
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of three nodes that ran in production and in the environment dev; to be copied."""
+    project = Project(tmp_path_factory.mktemp("built") / "shop")
     project.write("seeknal_project.yml", "name: shop\n")
     project.write("data/orders.csv", DATA)
     project.write("seeknal/1_orders.yml", ORDERS)
     project.write("seeknal/2_clean.yml", CLEAN)
     project.write("seeknal/3_total.yml", TOTAL)
-    project.ok("run")
-    return project
+    for command in (("run",), ("plan", "dev"), ("run", "--env", "dev")):
+        project.ok(*command)
+    return project.root
+
+
+@pytest.fixture
+def shop(built: Path, tmp_path: Path) -> Project:
+    return Project(shutil.copytree(built, tmp_path / "shop", symlinks=True))
 
 
 def change(project: Project, files: Mapping[str, str | bytes | None]) -> None:
@@ -406,8 +413,6 @@ def test_a_delivery_that_fails_fails_the_run_and_is_repeated_by_the_next(shop: P
 def test_a_name_that_nothing_has_or_may_have_is_refused(
     shop: Project, command: tuple[str, ...], code: int, error: str, way_out: str
 ) -> None:
-    shop.ok("plan", "dev")
-    shop.ok("run", "--env", "dev")
     before = shop.state()
     answer = shop.seeknal(*command)
     check_refusal(answer, code, f"^{re.escape(error)}$")

@@ -219,9 +219,9 @@ class Terminal:
     def __init__(self, root: Path) -> None:
         self._screen, inner = pty.openpty()
         # The terminal becomes its own, so that Ctrl-C reaches it.
-        launch = "import fcntl, os, sys, termios as t; fcntl.ioctl(0, t.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+        take = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)"
         self.process = subprocess.Popen(
-            [sys.executable, "-c", launch, *COMMAND, "repl"],
+            [sys.executable, "-c", f"{take}; os.execv(sys.argv[1], sys.argv[1:])", *COMMAND, "repl"],
             cwd=root,
             stdin=inner,
             stdout=inner,

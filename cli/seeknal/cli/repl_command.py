@@ -39,7 +39,13 @@ SQL ends with a semicolon. Tables are kind.name, kind_name and, where only one c
 @click.option("-e", "--exec", "sql", metavar="SQL", help="Run one statement and stop; - reads it from stdin.")
 @click.option("--env", "env_name", metavar="NAME", default="prod", help="The environment. [default: production]")
 @click.option(
-    "-f", "--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True
+    "-f",
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "json"]),
+    default="table",
+    show_default=True,
+    help="How the result is printed.",
 )
 @click.option(
     "-o",

@@ -41,9 +41,6 @@ _PLAIN = _PLAIN_OPERATORS | {name.upper() for name in PURE_TABLE_FUNCTIONS}
 # The moment that now() meant while planning, as a plan shows it.
 _MOMENT = re.compile(r"'[^']*'::(DATE|TIMESTAMP|TIME)\b")
 
-# DuckDB's type of a bare NULL; a field of a struct that is called so has its type behind it.
-_NULL_TYPE = re.compile(r'"NULL"(?!\s+["\w])')
-
 # Where the empty tables stand. Queries see views of them, as they see views of files when they run: without row ids.
 _TABLES = "seeknal_tables"
 
@@ -154,8 +151,7 @@ class Binder:
                 both = f"'{name}'" if twin == name else f"'{twin}' and '{name}'"
                 raise BindError(SqlProblem(f"two output columns are called {both}", None, "name one of them with AS"))
             lowered[name.lower()] = name
-            # A column of nothing but NULL comes back from a file as INTEGER, as DuckDB makes tables of it.
-            schema[name] = _NULL_TYPE.sub("INTEGER", type_)
+            schema[name] = type_
         return schema
 
     def _bound(self, query: str, schema: dict[str, str], named: Sequence[str], *, is_volatile: bool) -> Bound:

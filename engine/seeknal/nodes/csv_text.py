@@ -186,15 +186,11 @@ def line_of_open_end(file: str, dialect: Dialect) -> int:
 
 def _ends_closed(file: str, dialect: Dialect) -> bool:
     """Say whether no quote is open at the end of a file. Takes about a second for 100 MB of quoted values."""
-    quote = re.escape(dialect.quote)
-    begins_field = f"(?<![^{re.escape(dialect.delimiter)}\r\n])"
-    if dialect.encoding == "utf-8":
-        begins_field = f"(?:{begins_field}|(?<=\ufeff))"
-    pattern = (
-        f"(?:[^{quote}]++|{begins_field}{quote}{_quoted_pattern(dialect.quote, dialect.escape).pattern}"
-        # A quote elsewhere than at the beginning of a field means itself.
-        f"|(?!{begins_field}){quote})*+"
-    )
+    quote, delimiter = re.escape(dialect.quote), re.escape(dialect.delimiter)
+    begin = f"{_space(dialect.delimiter)}(?:{quote}{_quoted_pattern(dialect.quote, dialect.escape).pattern}|(?!{quote}))"
+    mark = "(?:\ufeff)?+" if dialect.encoding == "utf-8" else ""
+    # A quote elsewhere than at the beginning of a field means itself.
+    pattern = f"{mark}{begin}(?:[^{delimiter}\r\n]++|[{delimiter}\r\n]{begin})*+"
     if not os.path.getsize(file):
         return True
     with open(file, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -248,17 +244,20 @@ def _cut(text: str, dialect: Dialect, *, inside: bool = False) -> _Cut:
     """Cut a text into its fields; ``inside`` says that it begins within a quoted value."""
     fields: list[str] = []
     position, loose = 0, False
+    opening = re.compile(_space(dialect.delimiter) + (re.escape(dialect.quote) or "(?!)"))
     while True:
-        value = ""
-        quoted = inside or bool(dialect.quote and text.startswith(dialect.quote, position))
+        value, opened = "", None if inside else opening.match(text, position)
+        quoted = inside or opened is not None
         if quoted:
-            value, position = _quoted_value(text, position if inside else position + 1, dialect)
+            value, position = _quoted_value(text, opened.end() if opened else position, dialect)
             if position < 0:
                 return _Cut([*fields, value], True, loose)
         inside = False
         end = text.find(dialect.delimiter, position)
         rest = text[position:] if end < 0 else text[position:end]
-        loose = loose or (quoted and bool(rest.rstrip("\r\n")))
+        if quoted and not rest.strip(" \r\n"):
+            rest = ""
+        loose = loose or (quoted and bool(rest))
         fields.append(value + rest)
         if end < 0:
             return _Cut(fields, False, loose)
@@ -282,9 +281,15 @@ def _whole_pattern(delimiter: str, quote: str, escape: str) -> re.Pattern[str]:
     """The pattern of a record that is whole, for a first look; some whole ones do not match it."""
     if not quote:
         return re.compile("")
-    field = f"(?:{re.escape(quote)}{_quoted_pattern(quote, escape).pattern}|(?!{re.escape(quote)})[^{{}}\r\n]*+)"
-    field = field.replace("{}", re.escape(delimiter[0]))
+    quoted = f"{re.escape(quote)}{_quoted_pattern(quote, escape).pattern}"
+    plain = f"(?!{re.escape(quote)})[^{re.escape(delimiter[0])}\r\n]*+"
+    field = f"{_space(delimiter)}(?:{quoted}|{plain})"
     return re.compile(f"{field}(?:{re.escape(delimiter)}{field})*+[\r\n]*")
+
+
+def _space(delimiter: str) -> str:
+    """The pattern of the space before a quoted value, of which DuckDB drops one."""
+    return " ?+" if " " not in delimiter else ""
 
 
 @cache

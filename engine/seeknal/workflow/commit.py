@@ -17,12 +17,12 @@ from seeknal.workflow.events import Committed, Listener, silent
 
 
 def who() -> str:
-    """The user and host, for snapshots and logs."""
+    """The user and host, for snapshots and logs; whatever the surroundings say, it is text that can be stored."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
         user = str(os.getuid())
-    return f"{user}@{os.uname().nodename}"
+    return f"{user}@{os.uname().nodename}".encode(errors="replace").decode()
 
 
 def commit(
@@ -53,13 +53,23 @@ def commit(
     store.write_manifest(fingerprint, manifest.to_json())
     snapshot = store.write_snapshot(
         Snapshot(
-            environment, fingerprint, tree_digest, expected_head, time.time(), who(), reason, run_id, base, promoted_from
+            environment,
+            fingerprint,
+            tree_digest,
+            parent=expected_head,
+            created_at=time.time(),
+            created_by=who(),
+            reason=reason,
+            run_id=run_id,
+            base=base,
+            promoted_from=promoted_from,
         )
     )
     store.sync(Path(path) for path in written)
     if not store.refs.compare_and_swap(environment, expected_head, snapshot, who=who(), why=reason):
         raise BusyError(
-            f"environment '{environment}' was moved by another process", hint="run again; what was built is in the cache"
+            f"environment '{environment}' was moved by another process",
+            hint="run again; what was built is in the cache",
         )
     listener(Committed(environment, snapshot))
     return snapshot
@@ -82,7 +92,16 @@ def move_to_tree(
     """
     snapshot = store.write_snapshot(
         Snapshot(
-            environment, source.manifest, source.tree, expected_head, time.time(), who(), reason, source.run_id, base, promoted_from
+            environment,
+            source.manifest,
+            source.tree,
+            parent=expected_head,
+            created_at=time.time(),
+            created_by=who(),
+            reason=reason,
+            run_id=source.run_id,
+            base=base,
+            promoted_from=promoted_from,
         )
     )
     store.sync()

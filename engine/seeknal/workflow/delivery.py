@@ -48,13 +48,13 @@ def deliver(
     remembered = store.read_deliveries(environment).nodes
     done = {node_id: files for node_id, files in remembered.items() if node_id in manifest.nodes}
     errors: list[DeliveryError] = []
-    taken: dict[Path, str] = {}
+    taken: dict[str, str] = {}
     for node_id, node in manifest.nodes.items():
         entry = tree.nodes.get(node_id)
         if node.node_type is not NodeType.EXPOSURE or entry is None or entry.stale:
             continue
         place = delivery_path(project, environment, _path_of(node.config))
-        other = taken.setdefault(place, node_id)
+        other = taken.setdefault(os.path.realpath(place), node_id)
         if only is not None and node_id not in only:
             continue
         before, files = remembered.get(node_id, {}), dict[str, Delivery]()

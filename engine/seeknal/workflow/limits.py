@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from pathlib import Path, PurePosixPath
 
 MOST_WORKERS = 256
+
+# Where Linux shows the control groups: of version 2, and of version 1 in a folder for each controller.
+_PROCESS_GROUPS = Path("/proc/self/cgroup")
+_GROUPS = Path("/sys/fs/cgroup")
 
 
 class StopRequest:
@@ -46,24 +52,34 @@ def memory_share(busy: int) -> int:
 
 
 def usable_memory_bytes() -> int:
-    """The memory this process may use: the machine's, or its control group's limit where that is less."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
-            limit = file.read().strip()
-        return min(total, int(limit)) if limit != "max" else total
-    except (OSError, ValueError):
-        return total
+    """The memory this process may use: the machine's, or its control groups' limit where that is less."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for texts in (_control_group_files("", "memory.max"), _control_group_files("memory", "memory.limit_in_bytes")):
+        limits += [int(text) for text in texts if text.isdigit()]
+    return min(limits)
 
 
 def usable_cores() -> int:
-    """How many cores this process may use: its affinity, and its control group's quota where there is one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many cores this process may use: its affinity, or its control groups' quota where that is less."""
+    limits = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
+    for text in _control_group_files("", "cpu.max"):
+        quota, _, period = text.partition(" ")
+        if quota.isdigit() and period.isdigit():
+            limits.append(max(1, round(int(quota) / int(period))))
+    return min(limits)
+
+
+def _control_group_files(controller: str, name: str) -> list[str]:
+    """What a file says in the process's control group and in those above it; the version 2 has no ``controller``."""
     try:
-        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
-            quota, period = file.read().split()
-        if quota != "max":
-            cores = min(cores, max(1, round(int(quota) / int(period))))
-    except (OSError, ValueError):
-        pass
-    return cores
+        lines = [line.split(":", 2) for line in _PROCESS_GROUPS.read_text().splitlines()]
+    except OSError:
+        return []
+    texts = []
+    for _, controllers, group in lines:
+        if controller in controllers.split(","):
+            path = PurePosixPath("/", group.lstrip("/"))
+            for folder in (path, *path.parents):
+                with contextlib.suppress(OSError):
+                    texts.append(_GROUPS.joinpath(controller, *folder.parts[1:], name).read_text().strip())
+    return texts

@@ -57,7 +57,6 @@ class TableReader:
         # Queries run in a thread of their own, so that Ctrl-C reaches this one and can stop them.
         self._thread = ThreadPoolExecutor(1)
         self._viewed: set[str] = set()
-        self._aliased: set[str] = set()
         # Every short name, lower case, with the tables that could go by it.
         self._names: dict[str, list[str]] = {}
         for node_id in outputs.tables:
@@ -173,19 +172,18 @@ class TableReader:
         """Make the views of the tables that go by this name, once."""
         node_ids = self._names.get(word, ())
         for node_id in node_ids:
-            if node_id not in self._viewed:
-                self._make_view(node_id)
-                self._viewed.add(node_id)
-        if len(node_ids) == 1 and word not in self._aliased:
-            self._connection.execute(f"CREATE VIEW main.{quoted(word)} AS FROM {quoted_node(node_ids[0])}")
-            self._aliased.add(word)
+            self._make_view(quoted_node(node_id), node_id)
+        if len(node_ids) == 1:
+            self._make_view(f"main.{quoted(word)}", node_ids[0])
 
-    def _make_view(self, node_id: str) -> None:
+    def _make_view(self, view: str, node_id: str) -> None:
         import duckdb
 
         from seeknal.nodes.kind import InputTable
         from seeknal.nodes.workbench import table_query
 
+        if view in self._viewed:
+            return
         store, artifact = self.outputs.store, self.outputs.tables[node_id]
         paths = tuple(str(store.blob_path(part)) for part in artifact.parts)
         columns = tuple((column.name, column.type) for column in artifact.columns)
@@ -194,7 +192,8 @@ class TableReader:
         try:
             if store.is_whole(artifact):
                 self._connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(node_id.partition('.')[0])}")
-                self._connection.execute(f"CREATE VIEW {quoted_node(node_id)} AS {query}")
+                self._connection.execute(f"CREATE VIEW {view} AS {query}")
+                self._viewed.add(view)
                 return
         except duckdb.Error as error:
             what = f"cannot be read: {engine_problem(error, query).message}"

@@ -32,13 +32,18 @@ def timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def show_environment(project: Project, store: Store, environment: str, snapshot: Snapshot, tree: Tree | None = None) -> list[str]:
+def show_environment(
+    project: Project, store: Store, environment: str, snapshot: Snapshot, tree: Tree | None = None
+) -> list[str]:
     """Point an environment's links at a snapshot. Gives warnings for what stands in their way."""
     view = store.view_folder(snapshot.tree)
-    if not view.is_dir():
-        _build(store, view, tree if tree is not None else store.read_tree(snapshot.tree))
     folder = project.environment_folder(environment)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        if not view.is_dir():
+            _build(store, view, tree if tree is not None else store.read_tree(snapshot.tree))
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return [f"{folder} does not show this environment: {error.strerror or error} ({error.filename})"]
     links = {
         "cache": view / "cache",
         "intermediate": view / "intermediate",
@@ -52,13 +57,27 @@ def show_environment(project: Project, store: Store, environment: str, snapshot:
         try:
             link_atomically(target, folder / name)
         except IsADirectoryError:
-            warnings.append(f"{folder / name} is a folder with files in it; move it away to see this environment's there")
+            warnings.append(f"{folder / name} is a folder with files in it; move it away to see this environment there")
+        except OSError as error:
+            warnings.append(f"{folder / name} does not show this environment: {error.strerror or error}")
     return warnings
 
 
 def _build(store: Store, view: Path, tree: Tree) -> None:
-    """Build a tree's folder of links beside its place, then move it there in one step."""
+    """Build a tree's folder of links beside its place, then move it there in one step. Raises OSError."""
     building = temporary_name(store.temporary_folder)
+    try:
+        _link_tree(store, building, view, tree)
+        view.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(building, view)
+    except OSError:
+        shutil.rmtree(building, ignore_errors=True)
+        # Another process may have built the same tree's view first.
+        if not view.is_dir():
+            raise
+
+
+def _link_tree(store: Store, building: Path, view: Path, tree: Tree) -> None:
     # Links are relative to where they will stand, not to where they are built.
     blobs = Path(os.path.relpath(store.root / "blobs", view))
     (building / "cache").mkdir(parents=True)
@@ -73,17 +92,11 @@ def _build(store: Store, view: Path, tree: Tree) -> None:
             os.symlink(Path("../..") / path, folder / f"{name}{ending}")
             os.symlink(Path("..") / path, building / "intermediate" / f"{kind}_{name}{ending}")
     (building / "run_state.json").write_text(json.dumps(run_state(tree), indent=2), encoding="utf-8")
-    view.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.rename(building, view)
-    except OSError:
-        # Another process built the same tree's view first.
-        shutil.rmtree(building, ignore_errors=True)
 
 
 def run_state(tree: Tree) -> dict[str, Any]:
     """The document ``run_state.json``: per node its state, as far as the tree tells."""
-    nodes = {}
+    nodes: dict[str, Any] = {}
     for node_id, entry in tree.nodes.items():
         artifact = entry.artifact
         nodes[node_id] = {
@@ -150,9 +163,11 @@ def show_references(project: Project, store: Store, environment: str, tree: Tree
 
 
 def hide_environment(project: Project, environment: str) -> None:
-    """Remove an environment's folder of views."""
+    """Remove an environment's folder of views and deliveries, and its plan. Production's stay. Raises OSError."""
+    if environment == PRODUCTION:
+        return
     folder = project.environment_folder(environment)
-    if environment != PRODUCTION and folder.is_dir():
+    if folder.is_dir():
         # Renamed first: half an environment is never seen, and a name in use by someone cannot fail us halfway.
         doomed = folder.with_name(f".{folder.name}.deleted")
         shutil.rmtree(doomed, ignore_errors=True)
