@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.acceptance.project import Project
 
 from seeknal.dag.manifest import Manifest, Node, NodeType
 from seeknal.workflow.runner import DAGRunner, ExecutionStatus, ExecutionSummary, NodeResult
+from tests.acceptance.project import Project
 
 QUICK_START = """\
 from seeknal.dag.manifest import Manifest

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from pathlib import Path
 
 import msgspec
 import pytest
-from tests.acceptance.project import Project, example
 
 from seeknal.store.store import Store
+from tests.acceptance.project import Project, example
 
 CLEAN_ORDERS = "seeknal/04_transform_clean_orders.yml"
 
@@ -21,13 +22,18 @@ def change(project: Project, factor: int = 2) -> None:
                                        project.read(CLEAN_ORDERS), count=1))  # fmt: skip
 
 
-@pytest.fixture
-def shop(tmp_path: Path) -> Project:
-    """The example, run in production, then changed in one node."""
-    project = example(tmp_path / "shop")
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example, run in production, then changed in one node; to be copied."""
+    project = example(tmp_path_factory.mktemp("built") / "shop")
     project.ok("run")
     change(project)
-    return project
+    return project.root
+
+
+@pytest.fixture
+def shop(built: Path, tmp_path: Path) -> Project:
+    return Project(shutil.copytree(built, tmp_path / "shop", symlinks=True))
 
 
 def amounts(project: Project, environment: str | None = None) -> list[float]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from tests.acceptance.project import Answer, Project
 
 # A project with the names that the examples use. Feature groups do not exist yet, so a transform has that name.

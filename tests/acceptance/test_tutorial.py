@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+
 from tests.acceptance.project import Answer, Project
 
 VERIFY_INSTALLATION = """\

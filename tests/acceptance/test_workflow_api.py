@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.acceptance.project import Project, example
 
 from seeknal.dag.diff import ChangeCategory
 from seeknal.state.backend import StateBackend
 from seeknal.workflow.environment import EnvironmentManager
+from tests.acceptance.project import Project, example
 
 CLEAN_ORDERS = "seeknal/04_transform_clean_orders.yml"
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+
 from tests.acceptance.project import Answer, Project
 
 ORDERS = """\

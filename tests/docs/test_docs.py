@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import msgspec
 import pytest
+
+from seeknal import errors
+from seeknal.cli.main import cli, main
+from seeknal.nodes.registry import KINDS
+from seeknal.workflow.worker import close_workbenches
 from tests.docs.markdown import (
     PAGES,
     ROOT,
@@ -28,10 +36,6 @@ from tests.docs.markdown import (
     named_file,
     sections,
 )
-
-from seeknal import errors
-from seeknal.cli.main import cli
-from seeknal.nodes.registry import KINDS
 
 README = ROOT / "README.md"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
@@ -231,26 +235,61 @@ def plain(line: str, home: Path) -> str:
 
 
 def check_printed(expected: list[str], printed: list[str], where: str) -> None:
-    """Compare line by line; a line ``…`` stands for any lines."""
+    """Compare line by line; a line ``…`` stands for any lines, and ``…`` within a line for any text."""
     position, skipping = 0, False
     for line in expected:
         if line == "…":
             skipping = True
             continue
-        while skipping and position < len(printed) and printed[position] != line:
+        pattern = re.compile(".*".join(map(re.escape, line.split("…"))))
+        while skipping and position < len(printed) and not pattern.fullmatch(printed[position]):
             position += 1
         actual = printed[position] if position < len(printed) else "(nothing more)"
-        assert actual == line, f"{where}\nshown:   {line}\nprinted: {actual}\nin:\n" + "\n".join(printed)
+        assert pattern.fullmatch(actual), f"{where}\nshown:   {line}\nprinted: {actual}\nin:\n" + "\n".join(printed)
         position, skipping = position + 1, False
     rest = printed[position:]
     assert skipping or not any(rest), f"{where}\nalso printed:\n" + "\n".join(rest)
+
+
+def run_shown(command: str, folder: Path) -> tuple[str, Path]:
+    """Run a command as a page shows it; gives what it prints, and the folder where the session then is.
+
+    A plain call of seeknal is run in this process, which saves starting one for each.
+    """
+    if command.startswith("seeknal ") and not set("|;&<>$") & set(command):
+        return call_seeknal(shlex.split(command)[1:], folder), folder
+    with tempfile.NamedTemporaryFile("r", encoding="utf-8") as remembered:
+        result = subprocess.run(
+            ["bash", "-c", f"{command}\npwd > {shlex.quote(remembered.name)}"],
+            cwd=folder,
+            env=surroundings(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            check=False,
+        )
+        return result.stdout, Path(remembered.read().strip())
+
+
+def call_seeknal(arguments: list[str], folder: Path) -> str:
+    """Call the command line's main function in a folder; gives what it prints."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
+    with contextlib.chdir(folder), contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
+        try:
+            main(arguments)
+        except SystemExit:
+            pass
+        finally:
+            close_workbenches()
+    assert isinstance(stream.buffer, io.BytesIO)
+    return stream.buffer.getvalue().decode()
 
 
 @pytest.mark.parametrize("page", [README, GUIDE], ids=page_name)
 def test_sessions_print_what_they_show(page: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    folder, remembered = home, tmp_path / "folder"
+    folder = home
     for block in blocks(page, "console", "diff", "python"):
         if block.info == "diff":
             apply_change(block, folder)
@@ -259,17 +298,8 @@ def test_sessions_print_what_they_show(page: Path, tmp_path: Path) -> None:
             (folder / named_file(block)).write_text(block.text, encoding="utf-8")
             continue
         for command, expected in commands(block):
-            result = subprocess.run(
-                ["bash", "-c", f"{command}\npwd > {shlex.quote(str(remembered))}"],
-                cwd=folder,
-                env=surroundings(),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                encoding="utf-8",
-                check=False,
-            )
-            folder = Path(remembered.read_text(encoding="utf-8").strip())
-            printed = [plain(line, home) for line in result.stdout.splitlines()]
+            text, folder = run_shown(command, folder)
+            printed = [plain(line, home) for line in text.splitlines()]
             shown = [plain(line, Path("/home/you")) for line in expected]
             while shown and not shown[-1]:
                 shown.pop()

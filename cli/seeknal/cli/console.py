@@ -105,6 +105,7 @@ def _echo(text: str, stream: TextIO, *, colour: bool) -> None:
 def table(rows: list[list[str]], headings: list[str], *, indent: str = "  ") -> list[str]:
     """Lay out rows below headings, columns separated by `` | ``."""
     widths = [max(len(row[index]) for row in [headings, *rows]) for index in range(len(headings))]
-    lines = [" | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in [headings, *rows]]
+    padded = [[text.ljust(width) for text, width in zip(row, widths, strict=True)] for row in [headings, *rows]]
+    lines = [" | ".join(row) for row in padded]
     rule = "-|-".join("-" * width for width in widths)
     return [indent + line.rstrip() for line in [lines[0], rule, *lines[1:]]]

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from seeknal.cli.console import Console, print_document, table
-from seeknal.cli.options import json_option, open_project, parallel_options, project_option
+from seeknal.cli.options import json_option, open_project, output_option, parallel_options, project_option
 from seeknal.cli.promote_command import promote_environment, promotion_options
 from seeknal.errors import RefusedError, UsageError
 
@@ -23,7 +23,7 @@ def env() -> None:
 @click.argument("env_name", metavar="ENV")
 @click.option("--profile", type=click.Path(), help="Connections (not available yet).")
 @click.option("--summary", is_flag=True, help="Print the counts only.")
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Also write the plan to this file.")
+@output_option
 @json_option
 @project_option
 def plan_(
@@ -34,8 +34,8 @@ def plan_(
         raise UsageError("--profile is not available yet", hint="leave it out")
     from seeknal.cli.plan_command import plan_environment
 
-    console = Console(to_stderr=as_json)
-    return plan_environment(open_project(project_path), env_name, console, summary=summary, output=output, as_json=as_json)
+    project, console = open_project(project_path), Console(to_stderr=as_json)
+    return plan_environment(project, env_name, console, summary=summary, output=output, as_json=as_json)
 
 
 @env.command("apply")

@@ -38,6 +38,12 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")(function)
 
 
+def output_option(function: F) -> F:
+    """``-o/--output FILE``, of the commands that plan."""
+    file = click.Path(dir_okay=False, path_type=Path)
+    return click.option("-o", "--output", type=file, help="Also write the plan to this file.")(function)
+
+
 def parallel_options(function: F) -> F:
     function = click.option(
         "--max-workers", type=click.IntRange(1, 256), default=4, show_default=True, help="Most worker processes."

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from seeknal.cli.console import Console, print_document
-from seeknal.cli.options import json_option, list_option, open_project, project_option
+from seeknal.cli.options import json_option, list_option, open_project, output_option, project_option
 from seeknal.errors import UsageError
 
 
@@ -18,7 +18,7 @@ from seeknal.errors import UsageError
 @list_option("--exclude-tags", help="No nodes with these tags.")
 @click.option("--profile", type=click.Path(), help="Connections (not available yet).")
 @click.option("--summary", is_flag=True, help="Print the counts only.")
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Also write the plan to this file.")
+@output_option
 @click.option("--detailed-exitcode", is_flag=True, help="Exit with 3 where there are changes.")
 @json_option
 @project_option

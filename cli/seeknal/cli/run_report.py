@@ -140,7 +140,8 @@ class RunReport:
     def _saved(self, result: RunResult) -> str:
         """What running side by side saved, against the sum of the nodes' own durations; only where it did."""
         alone = result.executed_seconds
-        if not self.parallel or result.executed < 2 or alone <= result.duration_seconds:
+        worth_saying = self.parallel and result.executed > 1 and result.status != "interrupted"
+        if not worth_saying or alone <= result.duration_seconds:
             return ""
         return f" ({(1 - result.duration_seconds / alone) * 100:.0f}% faster than the nodes' durations added up)"
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import msgspec
+
 from seeknal.dag.project import Project
 from seeknal.dag.sql import quoted_node
 from seeknal.nodes.aggregation_sql import AggregationSpec as AggregationFields
@@ -25,7 +27,7 @@ class AggregationSpec(AggregationFields, frozen=True, kw_only=True):
 
     inputs: list[Any]
     transform: str | None = None
-    params: dict[str, Any] = {}
+    params: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class AggregationKind:
@@ -42,7 +44,9 @@ class AggregationKind:
             yield FieldProblem("an aggregation needs an input", ("inputs",), "add `inputs: [{ref: kind.name}]`")
         elif len(spec.inputs) > 1 and spec.transform is None:
             yield FieldProblem(
-                "only the first input is aggregated", ("inputs",), "join the inputs in a `transform:`, or drop the others"
+                "only the first input is aggregated",
+                ("inputs",),
+                "join the inputs in a `transform:`, or drop the others",
             )
 
     def query(self, spec: AggregationSpec, inputs: Sequence[str]) -> Query:

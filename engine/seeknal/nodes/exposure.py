@@ -34,7 +34,7 @@ _ENDINGS = {".csv": "csv", ".parquet": "parquet", ".json": "json", ".jsonl": "js
 
 
 class ExposureSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of an exposure. ``path``, ``format``, ``compression`` and ``partition_by`` may stand in ``params`` too.
+    """The fields of an exposure. ``path`` and ``format`` may stand in ``params`` too.
 
     ``path`` counts from the project's root; with ``partition_by`` it is a folder.
     """
@@ -110,7 +110,12 @@ class ExposureKind:
 
     def identity(self, spec: ExposureSpec, around: Surroundings) -> list[Any]:
         # Not the path: where a file is delivered to changes nothing about its content.
-        return [spec.type, output_format(spec), spec.params.get("compression"), _column_list(spec.params.get("partition_by") or [])]
+        return [
+            spec.type,
+            output_format(spec),
+            spec.params.get("compression"),
+            _column_list(spec.params.get("partition_by") or []),
+        ]
 
     def execute(self, task: Task, bench: Workbench) -> Artifact:
         spec = msgspec.convert(task.spec, ExposureSpec)
@@ -139,7 +144,9 @@ class ExposureKind:
                 f"COPY ({query}) TO {literal(str(folder))} ({_copy_options(spec)}, PARTITION_BY ({columns}))"
             )
             files = sorted(path for path in folder.rglob("*") if path.is_file())
-            return tuple((PurePosixPath(path.relative_to(folder)).as_posix(), bench.store.adopt_file(path)) for path in files)
+            return tuple(
+                (PurePosixPath(path.relative_to(folder)).as_posix(), bench.store.adopt_file(path)) for path in files
+            )
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -8,7 +8,9 @@ from seeknal.nodes.kind import Kind
 from seeknal.nodes.source import SourceKind
 from seeknal.nodes.transform import TransformKind
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (SourceKind(), TransformKind(), AggregationKind(), ExposureKind())}
+KINDS: dict[str, Kind] = {
+    kind.name: kind for kind in (SourceKind(), TransformKind(), AggregationKind(), ExposureKind())
+}
 
 # Kinds that projects may hold already, but that this version does not execute.
 KINDS_TO_COME = frozenset({"feature_group", "second_order_aggregation", "model", "rule", "python"})

@@ -34,7 +34,7 @@ FORMATS_TO_COME = ("excel", "sqlite", "postgresql", "postgres", "iceberg")
 
 
 class SourceSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of a source. ``table`` is a path relative to the project's root, or a pattern such as ``data/*.csv``."""
+    """The fields of a source. ``table`` is a path from the project's root, or a pattern such as ``data/*.csv``."""
 
     source: str
     table: str
@@ -88,7 +88,9 @@ class SourceKind:
         pattern = str(around.project.root / spec.table)
         if request.files != (pattern,):
             around.digests.note_listing(pattern, list(request.files))
-        columns = None if spec.schema is None else [(column.name, duckdb_type(column.data_type)) for column in spec.schema]
+        columns = (
+            None if spec.schema is None else [(column.name, duckdb_type(column.data_type)) for column in spec.schema]
+        )
         return [spec.source, spec.params, columns, [around.digests.digest(Path(file))[0] for file in request.files]]
 
     def execute(self, task: Task, bench: Workbench) -> Artifact:
@@ -113,7 +115,9 @@ def read_request(spec: SourceSpec, root: Path) -> ReadRequest:
         files = [Path(name) for name in sorted(glob.glob(str(pattern), recursive=True)) if Path(name).is_file()]
     if not files:
         if pattern.is_dir():
-            raise NodeFailedError(f"{spec.table} is a folder", hint=f"name a file in it, or '{spec.table.rstrip('/')}/*.{spec.source}'")
+            raise NodeFailedError(
+                f"{spec.table} is a folder", hint=f"name a file in it, or '{spec.table.rstrip('/')}/*.{spec.source}'"
+            )
         siblings = [entry.name for entry in pattern.parent.iterdir()] if pattern.parent.is_dir() else []
         raise NodeFailedError(
             f"{spec.table} not found", hint=did_you_mean(pattern.name, siblings) or f"paths count from {root}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 MOST_WORKERS = 256
@@ -51,8 +52,9 @@ def memory_share(busy: int) -> int:
     return int(usable_memory_bytes() * 0.8 / max(busy, 1))
 
 
+@cache
 def usable_memory_bytes() -> int:
-    """The memory this process may use: the machine's, or its control groups' limit where that is less."""
+    """The memory this process may use: the machine's, or its control groups' limit where that is less. Asked once."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for texts in (_control_group_files("", "memory.max"), _control_group_files("memory", "memory.limit_in_bytes")):
         limits += [int(text) for text in texts if text.isdigit()]

@@ -297,7 +297,9 @@ class QueryMaker:
     def query(self, depth: int, outer: Scope | None = None) -> tuple[str, Columns]:
         if depth > 0 and self.chance(15):
             one, columns = self.query(depth - 1, outer)
-            two, _ = self.query(depth - 1, outer)
+            source, relations = self.source(depth - 1, outer)
+            made = [f"{self.expression(Scope(relations, outer), 1, type_)}" for type_ in columns.values()]
+            two = f"SELECT {', '.join(made)} FROM {source}"
             way = self.pick("UNION", "UNION ALL", "EXCEPT", "INTERSECT ALL", "UNION BY NAME", "UNION ALL BY NAME")
             return f"({one}) {way} ({two})", columns
         source, relations = self.source(depth, outer)

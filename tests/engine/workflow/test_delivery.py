@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.engine.workflow.projects import run, transform, write, write_project
 
 from seeknal.dag.manifest import Manifest, Node, NodeType
 from seeknal.dag.project import Project, ProjectSettings
@@ -19,6 +18,7 @@ from seeknal.store.objects import Artifact, Tree, TreeEntry
 from seeknal.store.store import Store
 from seeknal.workflow.delivery import deliver, delivery_path
 from seeknal.workflow.events import Delivered, Event
+from tests.engine.workflow.projects import run, transform, write, write_project
 
 Files = Mapping[str, bytes]
 

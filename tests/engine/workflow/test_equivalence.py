@@ -1,8 +1,8 @@
 """After any edits, every output equals what plain DuckDB computes from scratch: sequentially and in parallel.
 
-Random DAGs of sources and transforms go through random edits (logic, columns, data, nodes added and removed, text that
-means nothing). After each, an incremental run must leave every node's table exactly as a loop of CREATE TABLE AS over the
-same files gives it: names, types and rows.
+Random DAGs of sources and transforms go through random edits (logic, columns, data, nodes added and removed, text
+that means nothing). After each, an incremental run must leave every node's table exactly as a loop of CREATE TABLE AS
+over the same rows gives it: names, types and rows.
 """
 
 from __future__ import annotations
@@ -82,10 +82,15 @@ def query(draw: st.DrawFn, pipeline: Pipeline, readable: list[str]) -> tuple[str
         right = draw(st.sampled_from(readable))
         key, other = draw(st.sampled_from(columns)), draw(st.sampled_from(pipeline.columns[right]))
         picked = draw(st.sampled_from(pipeline.columns[right]))
-        return f"SELECT l.{key} AS a, r.{picked} AS b FROM {left} l LEFT JOIN {right} r ON l.{key} = r.{other}", ["a", "b"]
+        return f"SELECT l.{key} AS a, r.{picked} AS b FROM {left} l LEFT JOIN {right} r ON l.{key} = r.{other}", [
+            "a",
+            "b",
+        ]
     if shape == "union":
         right = draw(st.sampled_from(readable))
-        return f"SELECT {columns[0]} AS a FROM {left} UNION ALL SELECT {pipeline.columns[right][-1]} FROM {right} ", ["a"]
+        return f"SELECT {columns[0]} AS a FROM {left} UNION ALL SELECT {pipeline.columns[right][-1]} FROM {right} ", [
+            "a"
+        ]
     outputs = expressions(draw, columns)
     names = [output.rpartition(" AS ")[2] for output in outputs]
     distinct = "DISTINCT " if shape == "distinct" else ""
@@ -139,7 +144,8 @@ def edit(draw: st.DrawFn, pipeline: Pipeline) -> None:
             column = draw(st.integers(0, width - 1))
             step = draw(st.integers(1, 3))
             pipeline.sources[name] = [
-                tuple((v + step if v is not None else v) if i == column else v for i, v in enumerate(row)) for row in old
+                tuple((v + step if v is not None else v) if i == column else v for i, v in enumerate(row))
+                for row in old
             ]
     elif kind == "add":
         add_transform(draw, pipeline)
@@ -216,10 +222,12 @@ def check(root: Path, pipeline: Pipeline, workers: ProcessWorkers | None) -> Non
     with Session.open(Project.open(root)) as session:
         result = session.run("prod", RunOptions(parallel=workers is not None), workers=workers)
     assert result.status == "success", [str(problem) for node in result.nodes for problem in node.problems]
+    schemas = {node.node_id: node.artifact.schema() for node in result.nodes if node.artifact is not None}
     expected = from_scratch(pipeline)
     found = stored(root)
     assert set(found) == set(expected)
     for table, (columns, table_rows) in expected.items():
+        assert list(schemas[table].items()) == columns, table
         # HUGEINT is stored as DECIMAL(38,0), which Python shows as Decimal; equal numbers compare equal.
         assert [name for name, _ in found[table][0]] == [name for name, _ in columns], table
         assert sorted(map(_plain, found[table][1]), key=repr) == sorted(map(_plain, table_rows), key=repr), table

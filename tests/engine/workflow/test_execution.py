@@ -57,7 +57,9 @@ def test_forecast_writes_nothing_into_the_store(chain: Path) -> None:
 def test_failure_skips_what_depends_on_it_and_leaves_the_ref(chain: Path) -> None:
     run(chain)
     head = head_of(chain)
-    write(chain, "seeknal/doubled.yml", transform("doubled", "SELECT CAST('x' || n AS INTEGER) AS n FROM source.numbers"))
+    write(
+        chain, "seeknal/doubled.yml", transform("doubled", "SELECT CAST('x' || n AS INTEGER) AS n FROM source.numbers")
+    )
     result = run(chain)
     status = {node.node_id: node.status for node in result.nodes}
     assert status["transform.doubled"] == "failed"
@@ -72,7 +74,9 @@ def test_failure_skips_what_depends_on_it_and_leaves_the_ref(chain: Path) -> Non
 def test_continue_on_error_moves_the_ref_and_keeps_failed_nodes_as_stale(chain: Path) -> None:
     run(chain)
     head = head_of(chain)
-    write(chain, "seeknal/doubled.yml", transform("doubled", "SELECT CAST('x' || n AS INTEGER) AS n FROM source.numbers"))
+    write(
+        chain, "seeknal/doubled.yml", transform("doubled", "SELECT CAST('x' || n AS INTEGER) AS n FROM source.numbers")
+    )
     write(chain, "seeknal/lonely.yml", transform("lonely", "SELECT 43 AS answer"))
     result = run(chain, continue_on_error=True)
     assert result.status == "failed"

@@ -10,11 +10,11 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.engine.workflow.projects import executed_in, run, transform, write, write_project
 
 from seeknal.store.objects import Artifact, Blob, Column
 from seeknal.workflow import fingerprint as module
 from seeknal.workflow.fingerprint import engine_identity, fingerprint
+from tests.engine.workflow.projects import executed_in, run, transform, write, write_project
 
 words = st.sampled_from(["", "a", "b", "ab"])
 digests = st.sampled_from([digit * 32 for digit in "012"])

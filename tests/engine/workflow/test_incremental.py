@@ -32,7 +32,8 @@ def shop(tmp_path: Path) -> Path:
             "seeknal/orders.yml": "kind: source\nname: orders\nsource: csv\ntable: data/orders.csv\n",
             "seeknal/clean.yml": transform("clean", CLEAN, description="first"),
             "seeknal/totals.yml": transform(
-                "totals", "SELECT customer_id, sum(amount) AS total FROM transform.clean GROUP BY customer_id ORDER BY 1"
+                "totals",
+                "SELECT customer_id, sum(amount) AS total FROM transform.clean GROUP BY customer_id ORDER BY 1",
             ),
             "seeknal/everything.yml": transform("everything", "SELECT * FROM transform.clean"),
             "seeknal/counted.yml": transform("counted", "SELECT count(*) AS n FROM transform.clean"),
@@ -134,7 +135,9 @@ def test_promoted_state_has_nothing_left_to_run(shop: Path) -> None:
 
 def test_what_a_failed_run_finished_is_not_done_again(shop: Path) -> None:
     write(shop, "seeknal/clean.yml", transform("clean", CLEAN_WITH_DISCOUNT))
-    write(shop, "seeknal/totals.yml", transform("totals", "SELECT CAST(status AS INTEGER) AS total FROM transform.clean"))
+    write(
+        shop, "seeknal/totals.yml", transform("totals", "SELECT CAST(status AS INTEGER) AS total FROM transform.clean")
+    )
     before = (shop / "target/store/refs/prod").read_text()
     failed = run(shop, continue_on_error=False)
     assert failed.status == "failed"
@@ -194,7 +197,8 @@ def test_types_that_parquet_lacks_survive_between_nodes(tmp_path: Path) -> None:
                 "SELECT typeof(COLUMNS(*)) FROM transform.wide",
             ),
             "seeknal/values.yml": transform(
-                "values_of", "SELECT huge + 1 AS more, choice < 'b' AS less, list[1] AS first, pair.h AS h FROM transform.wide"
+                "values_of",
+                "SELECT huge + 1 AS more, choice < 'b' AS less, list[1] AS first, pair.h AS h FROM transform.wide",
             ),
         },
     )

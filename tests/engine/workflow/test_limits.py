@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from seeknal.workflow import limits
-from seeknal.workflow.limits import StopRequest, memory_share, usable_cores, usable_memory_bytes
+from seeknal.workflow.limits import StopRequest, memory_share, usable_cores
 
 GIB = 2**30
 
@@ -27,6 +27,11 @@ class Machine:
         file.write_text(f"{text}\n")
 
 
+@pytest.fixture(autouse=True)
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "usable_memory_bytes", limits.usable_memory_bytes.__wrapped__)
+
+
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.setattr(limits, "_PROCESS_GROUPS", tmp_path / "self")
@@ -38,15 +43,15 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 class TestControlGroups:
     def test_machine_without_them_is_used_whole(self, machine: Machine) -> None:
-        assert (usable_cores(), usable_memory_bytes()) == (8, 64 * GIB)
+        assert (usable_cores(), limits.usable_memory_bytes()) == (8, 64 * GIB)
         machine.of_process("0::/")
-        assert (usable_cores(), usable_memory_bytes()) == (8, 64 * GIB)
+        assert (usable_cores(), limits.usable_memory_bytes()) == (8, 64 * GIB)
 
     def test_limit_of_a_container_counts(self, machine: Machine) -> None:
         machine.of_process("0::/")
         machine.say("memory.max", str(4 * GIB))
         machine.say("cpu.max", "250000 100000")
-        assert (usable_cores(), usable_memory_bytes()) == (2, 4 * GIB)
+        assert (usable_cores(), limits.usable_memory_bytes()) == (2, 4 * GIB)
 
     def test_least_limit_on_the_way_up_counts(self, machine: Machine) -> None:
         machine.of_process("0::/slurm/job/step")
@@ -55,26 +60,26 @@ class TestControlGroups:
         machine.say("slurm/memory.max", str(3 * GIB))
         machine.say("slurm/job/step/cpu.max", "max 100000")
         machine.say("slurm/cpu.max", "50000 100000")
-        assert (usable_cores(), usable_memory_bytes()) == (1, 2 * GIB)
+        assert (usable_cores(), limits.usable_memory_bytes()) == (1, 2 * GIB)
 
     def test_more_than_the_machine_has_is_no_limit(self, machine: Machine) -> None:
         machine.of_process("0::/a")
         machine.say("a/memory.max", str(128 * GIB))
         machine.say("a/cpu.max", "1600000 100000")
-        assert (usable_cores(), usable_memory_bytes()) == (8, 64 * GIB)
+        assert (usable_cores(), limits.usable_memory_bytes()) == (8, 64 * GIB)
 
     def test_memory_of_the_first_version_counts_too(self, machine: Machine) -> None:
         # In a container the path is the host's, and only the top is to be seen.
         machine.of_process("4:memory:/docker/0123", "3:cpu,cpuacct:/docker/0123", "0::/")
         machine.say("memory/memory.limit_in_bytes", str(GIB))
-        assert usable_memory_bytes() == GIB
+        assert limits.usable_memory_bytes() == GIB
 
     @pytest.mark.parametrize("text", ["", "nonsense", "max", "-1", "1.5", "1 2 3"])
     def test_what_is_no_limit_is_passed_over(self, machine: Machine, text: str) -> None:
         machine.of_process("0::/")
         machine.say("memory.max", text)
         machine.say("cpu.max", text)
-        assert (usable_cores(), usable_memory_bytes()) == (8, 64 * GIB)
+        assert (usable_cores(), limits.usable_memory_bytes()) == (8, 64 * GIB)
 
     def test_busy_workers_share_four_fifths(self, machine: Machine) -> None:
         assert memory_share(1) == memory_share(0) == int(64 * GIB * 0.8)

@@ -53,7 +53,13 @@ def big_project(root: Path, count: int) -> EnvironmentManager:
         tree = Tree(entries)
         base = heads.get("prod")
         heads[environment] = commit(
-            store, environment, tree, manifest, expected_head=None, reason="run", base=base if environment == "dev" else None
+            store,
+            environment,
+            tree,
+            manifest,
+            expected_head=None,
+            reason="run",
+            base=base if environment == "dev" else None,
         )
         show_environment(project, store, environment, store.read_snapshot(heads[environment]), tree)
     plan = EnvironmentPlanRecord(manifest.fingerprint(), heads["prod"], 0.0, {}, [], [], [])

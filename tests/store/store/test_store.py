@@ -3,18 +3,15 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import msgspec
 import pytest
 
 from seeknal.errors import CorruptObjectError, FormatTooNewError, NameNotAllowedError
-from seeknal.store import filesystem
 from seeknal.store.column_digests import digest_file, digest_parquet
 from seeknal.store.filesystem import digest_bytes
 from seeknal.store.objects import (
@@ -30,6 +27,7 @@ from seeknal.store.objects import (
     encode,
 )
 from seeknal.store.store import Store
+from tests.store.store.failing_disk import Disk, disk, files_below
 
 KEY = digest_bytes(b"a fingerprint")
 
@@ -298,81 +296,6 @@ class TestEnvironments:
             store.read_deliveries("prod")
 
 
-def files_below(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-
-
-class Disk:
-    """The calls that change a disk, counted; from one of them on they fail.
-
-    ``at`` is the number of the call that fails with ``error`` (None: no call does). A write that fails has written
-    half of its bytes. Where ``dies`` is set, every later call fails, too, as if the process had ended there. Making
-    durable is only noted, because nobody can see it; :meth:`cut_power` takes away what is not durable.
-    """
-
-    CALLS = ("open", "write", "fsync", "replace", "rename", "unlink", "mkdir", "symlink", "chmod", "rmdir", "sync")
-
-    def __init__(self, root: Path, at: int | None, error: int = errno.EIO, *, dies: bool = False) -> None:
-        self.root = root
-        self.story: list[tuple[str, str]] = []
-        self.failed = False
-        self._at = at
-        self._error = error
-        self._dies = dies
-        self._durable: set[int] = set()
-
-    def install(self, monkeypatch: pytest.MonkeyPatch, *, syncfs: bool) -> None:
-        for name in self.CALLS:
-            monkeypatch.setattr(os, name, self._wrapped(name, getattr(os, name)))
-        monkeypatch.setattr(filesystem, "_syncfs", lambda: self._sync_all if syncfs else None)
-
-    def _wrapped(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **options: Any) -> Any:
-            if self._fails(name, arguments):
-                if name == "write":
-                    real(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])
-                raise OSError(self._error, os.strerror(self._error))
-            if name in ("fsync", "sync"):
-                self._durable.update(os.fstat(descriptor).st_ino for descriptor in arguments)
-                return None
-            return real(*arguments, **options)
-
-        return call
-
-    def _sync_all(self, descriptor: int) -> int:
-        if self._fails("syncfs", ()):
-            return self._error
-        self._durable.update(path.stat().st_ino for path in files_below(self.root))
-        return 0
-
-    def _fails(self, name: str, arguments: tuple[Any, ...]) -> bool:
-        self.story.append((name, str(arguments[-1]) if name == "replace" else ""))
-        if self._at is not None and (len(self.story) == self._at or (self._dies and self.failed)):
-            self.failed = True
-            return True
-        return False
-
-    def mark_durable(self) -> None:
-        self._durable.update(path.stat().st_ino for path in files_below(self.root))
-
-    def not_durable(self) -> list[Path]:
-        return [path for path in files_below(self.root) if path.stat().st_ino not in self._durable]
-
-    def cut_power(self) -> None:
-        for path in self.not_durable():
-            path.chmod(0o644)
-            os.truncate(path, 0)
-
-
-@contextmanager
-def disk(store: Store, at: int | None, *, syncfs: bool, **how: Any) -> Iterator[Disk]:
-    made = Disk(store.root, at, **how)
-    made.mark_durable()
-    with pytest.MonkeyPatch.context() as patched:
-        made.install(patched, syncfs=syncfs)
-        yield made
-
-
 def commit_on(store: Store, table: bytes, failing: Disk) -> bool:
     """Try to commit; False where the disk prevented that."""
     try:
@@ -387,7 +310,7 @@ class TestCommitOrder:
     def test_blobs_come_before_records_and_these_before_objects_and_the_ref_comes_last(
         self, store: Store, tables: list[bytes]
     ) -> None:
-        with disk(store, None, syncfs=True) as watched:
+        with disk(store.root, None, syncfs=True) as watched:
             commit(store, tables[0])
         seen = [
             Path(target).relative_to(store.root).parts[0] if name == "replace" else name
@@ -401,7 +324,7 @@ class TestCommitOrder:
     def test_everything_that_was_written_is_durable_before_the_ref_moves(
         self, store: Store, tables: list[bytes], syncfs: bool
     ) -> None:
-        with disk(store, None, syncfs=syncfs) as watched:
+        with disk(store.root, None, syncfs=syncfs) as watched:
             commit(store, tables[0])
             assert [path.name for path in watched.not_durable()] == ["prod.lock"]
             store.write_environment(EnvironmentRecord("dev", "planned", 1.0, 2.0))
@@ -409,7 +332,7 @@ class TestCommitOrder:
 
     def test_what_workers_wrote_is_made_durable_by_whoever_commits(self, store: Store, tables: list[bytes]) -> None:
         worker = Store(store.root)
-        with disk(store, None, syncfs=False) as watched:
+        with disk(store.root, None, syncfs=False) as watched:
             worker.record_action(ActionRecord(KEY, "transform.t", put(worker, tables[0])))
             written = worker.take_written()
             assert worker.take_written() == []
@@ -421,13 +344,13 @@ class TestCommitOrder:
 
     def test_blob_that_an_earlier_process_left_is_made_durable_too(self, store: Store, tables: list[bytes]) -> None:
         put(Store(store.root), tables[0])
-        with disk(store, None, syncfs=False) as watched:
+        with disk(store.root, None, syncfs=False) as watched:
             watched._durable.clear()
             commit(store, tables[0])
             assert [path.name for path in watched.not_durable()] == ["prod.lock"]
 
     def test_nothing_is_synced_where_nothing_was_written(self, store: Store) -> None:
-        with disk(store, None, syncfs=True) as watched:
+        with disk(store.root, None, syncfs=True) as watched:
             store.sync()
         assert watched.story == []
 
@@ -439,13 +362,13 @@ def test_wherever_the_disk_fails_the_ref_is_old_or_new_and_all_that_it_reaches_i
 ) -> None:
     first = Store(tmp_path / "first")
     first.prepare()
-    with disk(first, None, syncfs=syncfs):
+    with disk(first.root, None, syncfs=syncfs):
         old = commit(first, tables[0])
     failures = 0
     for at in count(1):
         store = Store(tmp_path / str(at))
         shutil.copytree(first.root, store.root)
-        with disk(store, at, syncfs=syncfs, error=error, dies=dies) as failing:
+        with disk(store.root, at, syncfs=syncfs, error=error, dies=dies) as failing:
             done = commit_on(store, tables[1], failing)
         if dies and failing.failed:
             failing.cut_power()
@@ -457,7 +380,7 @@ def test_wherever_the_disk_fails_the_ref_is_old_or_new_and_all_that_it_reaches_i
         failures += 1
         # The next attempt goes through, whatever was left behind.
         if head == old:
-            with disk(store, None, syncfs=syncfs):
+            with disk(store.root, None, syncfs=syncfs):
                 new = commit(store, tables[1])
             assert check_whole(store) == new
         assert store.find_action(digest_bytes(tables[1])) is not None
