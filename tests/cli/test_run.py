@@ -394,8 +394,10 @@ def test_an_interrupted_run_ends_within_seconds_and_the_next_one_goes_on(
         (fresh.root / f"seeknal/8_slow_{number}.yml").unlink()
     answer = fresh.ok("run", "--json")
     done = statuses(answer)
-    assert done["orders"] == "cached"
     assert set(done.values()) <= {"cached", "success"}
+    if "--parallel" not in options or len(signals) == 1:
+        # It was done before the slow nodes began, or had five seconds beside them.
+        assert done["orders"] == "cached"
     assert fresh.read("output/total.csv").split() == ["total", "15"]
 
 

@@ -151,8 +151,11 @@ def test_every_exit_code_is_explained(page: Path) -> None:
 def test_the_map_of_the_code_names_every_module() -> None:
     text = ARCHITECTURE.read_text(encoding="utf-8")
     modules = [path for root in SOURCE_ROOTS for path in (ROOT / root).rglob("*.py") if path.name != "__init__.py"]
-    missing = [path.relative_to(ROOT).as_posix() for path in modules if f"`{path.name}`" not in text]
+    named = set(re.findall(r"^ +(\w+\.py) ", text, re.MULTILINE))
+    missing = [path.relative_to(ROOT).as_posix() for path in modules if path.name not in named]
+    gone = named - {path.name for path in modules}
     assert not missing, f"{page_name(ARCHITECTURE)} does not say what these are for: {', '.join(missing)}"
+    assert not gone, f"{page_name(ARCHITECTURE)} names what is not there: {', '.join(gone)}"
 
 
 # nodes

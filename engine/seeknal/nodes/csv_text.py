@@ -271,8 +271,7 @@ def _quoted_value(text: str, position: int, dialect: Dialect) -> tuple[str, int]
         return text[position:], -1
     value: str = match[1]
     if dialect.escape and dialect.escape in value:
-        escape, quote = re.escape(dialect.escape), re.escape(dialect.quote)
-        value = re.sub(f"{escape}([{escape}{quote}])", r"\1", value)
+        value = re.sub(f"{re.escape(dialect.escape)}((?s:.))", r"\1", value)
     return value, match.end()
 
 
@@ -299,7 +298,7 @@ def _quoted_pattern(quote: str, escape: str) -> re.Pattern[str]:
     if not escape or escape == quote:
         doubled = f"{quote}{quote}[^{quote}]*+" if escape else "(?!)"
         return re.compile(f"([^{quote}]*+(?:{doubled})*+){quote}")
-    return re.compile(f"((?:[^{quote}{escape}]++|{escape}[{quote}{escape}]|{escape})*+){quote}")
+    return re.compile(f"((?:[^{quote}{escape}]++|{escape}(?s:.))*+){quote}")
 
 
 def _open(file: str, dialect: Dialect) -> TextIO:

@@ -66,16 +66,6 @@ def place(temporary: Path, path: Path) -> None:
         os.replace(temporary, path)
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder and those above it that are missing, durably; does nothing where it is there."""
-    if folder.is_dir():
-        return
-    make_folder(folder.parent)
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(folder)
-    sync_folder(folder.parent)
-
-
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable, or a file's content."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -98,8 +88,12 @@ def sync_filesystem(folder: Path, new_files: Callable[[], list[Path]]) -> None:
         with contextlib.suppress(FileNotFoundError):
             sync_folder(path)
             folders.update(parent for parent in path.parents if parent.is_relative_to(folder))
-    for parent in folders:
-        sync_folder(parent)
+    for below in folders:
+        sync_folder(below)
+    for above in folder.parents:
+        # They may be new, too, or be none of our business.
+        with contextlib.suppress(OSError):
+            sync_folder(above)
     os.sync()
 
 

@@ -34,7 +34,6 @@ from seeknal.errors import CorruptObjectError, StoreError
 from seeknal.store.column_digests import digest_file, digest_parquet
 from seeknal.store.filesystem import (
     digest_bytes,
-    make_folder,
     place,
     sync_filesystem,
     temporary_name,
@@ -69,7 +68,7 @@ class Store:
     def prepare(self) -> None:
         """Make the folders that writing needs; does nothing where they are there."""
         for name in ("tmp", "blobs", "actions", "refs"):
-            make_folder(self.root / name)
+            (self.root / name).mkdir(parents=True, exist_ok=True)
 
     # blobs
 

@@ -49,6 +49,7 @@ class Disk:
                     real(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])
                 raise OSError(self._error, os.strerror(self._error))
             if name in ("fsync", "sync"):
+                # No real waiting for the disk, whose other users may keep it busy.
                 self._durable.update(os.fstat(descriptor).st_ino for descriptor in arguments)
                 return None
             return real(*arguments, **options)

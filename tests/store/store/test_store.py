@@ -355,8 +355,10 @@ class TestCommitOrder:
         assert watched.story == []
 
 
-@pytest.mark.parametrize("syncfs", [True, False])
-@pytest.mark.parametrize(("error", "dies"), [(errno.EIO, False), (errno.ENOSPC, False), (errno.EIO, True)])
+@pytest.mark.parametrize(
+    ("error", "dies", "syncfs"),
+    [(errno.EIO, False, True), (errno.ENOSPC, False, False), (errno.EIO, True, True), (errno.EIO, True, False)],
+)
 def test_wherever_the_disk_fails_the_ref_is_old_or_new_and_all_that_it_reaches_is_whole(
     tmp_path: Path, tables: list[bytes], error: int, dies: bool, syncfs: bool
 ) -> None:

@@ -1,0 +1,154 @@
+"""The command itself: what it shows without doing anything, what it imports for that, how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from seeknal.cli.main import COMMANDS, cli
+from seeknal.version import __version__
+from tests.acceptance.project import COMMAND, Project
+
+HEAVY = ("duckdb", "pyarrow", "sqlglot", "rich", "yaml", "msgspec", "jinja2", "concurrent.futures", "multiprocessing")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Project:
+    return Project(tmp_path / "folder")
+
+
+def imported(*arguments: str, folder: Path) -> set[str]:
+    """The top-level modules and our own that a call imports."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "seeknal.cli.main", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    names = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "click" in names, "nothing was measured"
+    return names
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("-h",), ("env", "--help"), ("run", "--help")])
+def test_looking_for_help_imports_nothing_heavy(folder: Project, arguments: tuple[str, ...]) -> None:
+    names = imported(*arguments, folder=folder.root)
+    heavy = {name for name in names for module in HEAVY if name == module or name.startswith(f"{module}.")}
+    assert heavy == set()
+
+
+def test_the_version_is_the_packages(folder: Project) -> None:
+    assert folder.ok("--version").stdout == f"seeknal, version {__version__}\n"
+
+
+def test_help_lists_every_command_and_the_exit_codes(folder: Project) -> None:
+    text = folder.ok("--help").stdout
+    for name in COMMANDS:
+        assert f"\n  {name} " in text
+    for name in ("env plan", "env apply", "env promote"):
+        assert f"seeknal {name}" in text
+    for code in ("0 done", "1 failed", "2 usage", "4 stale plan", "5 refused", "11 busy", "12 corr", "130", "143"):
+        assert code in text
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_command_has_help_and_a_short_text_for_the_list(folder: Project, name: str) -> None:
+    text = folder.ok(name, "--help").stdout
+    assert text.startswith(f"Usage: seeknal {name} ")
+    assert COMMANDS[name][2].endswith(".")
+
+
+def test_without_a_command_it_shows_help_and_exits_with_2(folder: Project) -> None:
+    answer = folder.seeknal()
+    assert answer.code == 2
+    assert "Commands:" in answer.stderr
+
+
+def test_a_command_that_is_nearly_one_is_recognised(folder: Project) -> None:
+    answer = folder.seeknal("parmote")
+    assert answer.code == 2
+    assert "No such command 'parmote'. Did you mean 'promote'" in answer.stderr
+    answer = folder.seeknal("zzz")
+    assert answer.code == 2
+    assert "No such command 'zzz'.\n" in answer.stderr
+
+
+def test_commands_of_later_versions_are_unknown_for_now(folder: Project) -> None:
+    for name in ("intervals", "migrate-state", "entity", "consolidate", "prefect", "validate"):
+        assert folder.seeknal(name).code == 2
+
+
+@pytest.mark.parametrize("option", ["-C", "--project-path", "--path"])
+def test_a_project_can_be_named_from_elsewhere(folder: Project, tmp_path: Path, option: str) -> None:
+    project = Project(tmp_path / "elsewhere")
+    project.write("seeknal_project.yml", "name: elsewhere\n")
+    project.write("seeknal/one.yml", "kind: transform\nname: one\ntransform: SELECT 1 AS a\n")
+    for command in (("plan",), ("run",), ("plan", "dev"), ("env", "apply", "dev"), ("promote", "dev"), ("env", "list")):
+        folder.ok(*command, option, str(project.root))
+    assert project.rows("transform.one") == [{"a": 1}]
+    assert list(folder.root.iterdir()) == []
+
+
+def test_a_project_is_found_from_a_folder_inside_it(tmp_path: Path) -> None:
+    project = Project(tmp_path / "shop")
+    project.write("seeknal_project.yml", "name: shop\n")
+    project.write("seeknal/deep/er/one.yml", "kind: transform\nname: one\ntransform: SELECT 1 AS a\n")
+    Project(project.root / "seeknal" / "deep").ok("run")
+    assert project.rows("transform.one") == [{"a": 1}]
+    assert not (project.root / "seeknal" / "deep" / "target").exists()
+
+
+def test_the_module_runs_like_the_command(folder: Project) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "seeknal.cli.main", "run"],
+        cwd=folder.root,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stdout == ""
+
+
+def test_ctrl_c_before_anything_runs_ends_with_130_and_no_traceback(folder: Project) -> None:
+    folder.write("seeknal/wide.yml", "kind: source\nname: wide\nsource: json\ntable: data/wide.json\n")
+    # Without a schema all rows are read to find the columns: long enough to be interrupted in.
+    row = ", ".join(f'"column_{number}": {{"value": {number}}}' for number in range(300))
+    folder.write("data/wide.json", f"{{{row}}}\n" * 20_000)
+    process = subprocess.Popen(
+        [*COMMAND, "plan"], cwd=folder.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while not has_open(process.pid, "wide.json") and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    assert stdout == ""
+
+
+def has_open(process: int, name: str) -> bool:
+    """Whether a process has a file of this name open."""
+    folder = f"/proc/{process}/fd"
+    try:
+        return any(os.readlink(f"{folder}/{number}").endswith(name) for number in os.listdir(folder))
+    except OSError:
+        return False
+
+
+def test_every_command_can_be_loaded() -> None:
+    context = cli.make_context("seeknal", ["--debug", "run"])
+    for name in cli.list_commands(context):
+        assert cli.get_command(context, name) is not None
+    assert cli.get_command(context, "nothing") is None
