@@ -376,7 +376,7 @@ FULL_PARALLEL_OUTPUT = """\
 
 Execution
 ============================================================
-✓ State saved
+✓ State saved*
 Execution Summary
 ============================================================
   Total nodes:    8

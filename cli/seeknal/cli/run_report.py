@@ -70,8 +70,9 @@ class RunReport:
             self.console.mark("warning", event.message)
         elif isinstance(event, Delivered):
             self.console.mark("ok", f"Delivered {_bare(event.node_id)} to {event.path}")
-        elif isinstance(event, Committed) and event.snapshot is not None and self._executing:
-            self.console.mark("ok", "State saved")
+        elif isinstance(event, Committed) and self._executing:
+            same = " (every output came out as it was)" if event.snapshot is None else ""
+            self.console.mark("ok", f"State saved{same}")
 
     def _started(self, event: RunStarted) -> None:
         self._total = event.total

@@ -46,6 +46,8 @@ def engine_problem(error: Exception, text: str, shift: int = 0) -> SqlProblem:
         message, _, where = str(error).partition("\n\nLINE ")
         message = message.partition(": ")[2] or message
         offset = _caret_offset(text, where, shift)
+    # Inputs are bound as views over values, which is nothing that the author of the query wrote.
+    message = message.replace('Values list "', 'Table "')
     lines = [line.strip() for line in message.splitlines() if line.strip()] or [head.strip(": ")]
     if offset is None:
         offset = _named_in(lines[0], text)

@@ -107,6 +107,8 @@ class Run:
             return Forecast(node_id, "RUN", "full run")
         if node_id not in self._base.tree.nodes:
             return Forecast(node_id, "RUN", "new, never built")
+        if self._resolver.definition_changed(node_id):
+            return Forecast(node_id, "RUN", "its definition changed")
         return Forecast(node_id, "MAY RUN", f"if a column of {', '.join(waiting)} that it reads changes")
 
     # running

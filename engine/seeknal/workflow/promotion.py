@@ -40,7 +40,11 @@ class Promotion:
     def changed_nodes(self) -> list[str]:
         """The nodes that the target will have another output of, or none any more."""
         before, after = self.target_tree.nodes, self.source_tree.nodes
-        changed = [node_id for node_id, entry in after.items() if before.get(node_id) != entry]
+        changed = [
+            node_id
+            for node_id, entry in after.items()
+            if node_id not in before or not before[node_id].artifact.same_content(entry.artifact)
+        ]
         return changed + [node_id for node_id in before if node_id not in after]
 
     def categories(self) -> dict[str, str]:

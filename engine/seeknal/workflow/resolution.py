@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from seeknal.dag.canonical import canonical_sql
 from seeknal.dag.draft import Draft, node_of
 from seeknal.dag.inference import Inference, NodeAnalysis
 from seeknal.dag.manifest import Manifest
@@ -211,11 +212,21 @@ class Resolver:
                 return f"reads {columns}, which changed"
             if rows_changed and name in reads:
                 return f"reads the rows of {name}, whose number changed"
+        if self.definition_changed(node_id):
+            return "its definition changed"
+        return "its file changed" if self._drafts[node_id].kind == "source" else "what it depends on changed"
+
+    def definition_changed(self, node_id: str) -> bool:
+        """Say whether a node's fields are others than in the base's manifest; the layout of SQL does not count."""
         before = self._base.manifest.nodes.get(node_id) if self._base.manifest else None
-        draft = self._drafts[node_id]
-        if before is not None and before.config == _config(draft):
-            return "its file changed" if draft.kind == "source" else "what it depends on changed"
-        return "its definition changed"
+        return before is None or _said(before.config) != _said(_config(self._drafts[node_id]))
+
+
+def _said(config: dict[str, object]) -> dict[str, object]:
+    return {
+        key: canonical_sql(value) if key == "transform" and isinstance(value, str) else value
+        for key, value in config.items()
+    }
 
 
 def _config(draft: Draft) -> dict[str, object]:

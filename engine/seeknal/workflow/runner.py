@@ -28,6 +28,7 @@ from seeknal.dag.parse import parse_manifest
 from seeknal.dag.project import Project
 from seeknal.errors import SeeknalError
 from seeknal.nodes.registry import KINDS
+from seeknal.store.filesystem import digest_bytes
 from seeknal.store.objects import Artifact, Tree, TreeEntry
 from seeknal.workflow.commit import commit
 from seeknal.workflow.delivery import deliver
@@ -228,10 +229,20 @@ class DAGRunner:
         return select(self.manifest, filters, built)
 
     def _dirty(self, full: bool, state: Mapping[str, Any]) -> set[str]:
-        """The nodes that must run although nothing is known of their fingerprint: kinds of the user's own."""
+        """The nodes of the user's own kinds that must run: nothing is known of their fingerprint.
+
+        One that reads a node which is executed in this run must run too; see :meth:`_is_cached`.
+        """
         if full:
             return set(self.manifest.nodes)
-        changed = {node_id for node_id in self.manifest.nodes if state.get(node_id, {}).get("status") != "success"}
+        ours = self._engine.session.manifest.nodes if self._engine else {}
+        changed = {
+            node_id
+            for node_id, node in self.manifest.nodes.items()
+            if node_id not in ours
+            and (state.get(node_id, {}).get("status"), state.get(node_id, {}).get("hash"))
+            != ("success", _definition_digest(node))
+        }
         if self.old_manifest is not None:
             changed |= set(ManifestDiff.compare(self.old_manifest, self.manifest).get_nodes_to_rebuild(self.manifest))
         return changed | self.manifest.descendants_of(changed)
@@ -251,7 +262,10 @@ class DAGRunner:
     def _is_cached(self, node_id: str, dirty: set[str], dry_run: bool) -> bool:
         engine = self._engine
         if engine is None or node_id not in engine.session.manifest.nodes:
-            return node_id not in dirty
+            inputs_stand = all(
+                self._results[name].status is not ExecutionStatus.SUCCESS for name in self.manifest.inputs_of(node_id)
+            )
+            return inputs_stand and node_id not in dirty
         inputs = engine.session.manifest.inputs_of(node_id)
         if any(name not in engine.resolver.artifacts for name in inputs):
             # In a dry run the inputs that would run have no output to decide by.
@@ -339,7 +353,7 @@ class DAGRunner:
     def _save_state(self, state: dict[str, Any]) -> None:
         for node_id, result in self._results.items():
             if result.status in (ExecutionStatus.SUCCESS, ExecutionStatus.FAILED):
-                key = self._artifacts.get(node_id, ("", None))[0]
+                key = self._artifacts.get(node_id, (_definition_digest(self.manifest.nodes[node_id]), None))[0]
                 state[node_id] = {
                     "status": result.status.value,
                     "duration": result.duration,
@@ -404,6 +418,11 @@ class DAGRunner:
 
     def _get_topological_layers(self) -> list[list[str]]:
         return self.manifest.topological_layers()
+
+
+def _definition_digest(node: Node) -> str:
+    """What a node of the user's own kind is known by: its kind and fields."""
+    return digest_bytes(json.dumps([node.kind, node.config], sort_keys=True).encode())
 
 
 def _project_root(manifest: Manifest, state_dir: str | Path | None, target_path: str | Path | None) -> Path:

@@ -8,6 +8,7 @@ step with the ref.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -239,7 +240,8 @@ class Session:
             yield
 
     def _records(self) -> StateBackend:
-        backend = create_state_backend(self.project.settings.state_backend, base_path=str(self.project.target))
+        chosen = os.environ.get("SEEKNAL_STATE_BACKEND") or self.project.settings.state_backend
+        backend = create_state_backend(chosen, base_path=str(self.project.target))
         backend.initialize()
         return backend
 
@@ -255,7 +257,7 @@ def environment_lock(store: Store, environment: str, purpose: str) -> Iterator[N
     store.prepare()
     path = store.lock_path(environment)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path, f"seeknal {purpose} in environment '{environment}'"):
+    with FileLock(path, f"seeknal {purpose}"):
         yield
 
 

@@ -198,3 +198,27 @@ def test_deleting_an_environment_leaves_production_whole(shop: Path) -> None:
     assert columns_of(shop) == ["x", "y"]
     with Session.open(Project.open(shop)) as session:
         assert session.store.head("prod") is not None
+
+
+def test_production_run_with_nothing_to_do_after_a_promotion_moves_no_ref(shop: Path) -> None:
+    manager = EnvironmentManager(shop / "target")
+    manager.plan("dev")
+    manager.apply("dev", parallel=False)
+    manager.promote("dev")
+    head = manager.store.refs.read("prod")
+    write(shop, "seeknal/b.yml", transform("b", "SELECT 5 AS z"))
+    manager.plan("next")
+    manager.apply("next", parallel=False)
+    (shop / "seeknal/b.yml").unlink()
+    assert executed_in(shop) == []
+    assert manager.store.refs.read("prod") == head
+    # So what was planned meanwhile is still planned against production as it is.
+    assert manager.promote("next")["promoted"]
+
+
+def test_promotion_of_a_node_whose_text_changed_and_output_did_not_lists_nothing(shop: Path) -> None:
+    manager = EnvironmentManager(shop / "target")
+    write(shop, "seeknal/a.yml", transform("a", "SELECT 2 - 1 AS x"))
+    manager.plan("dev")
+    manager.apply("dev", parallel=False)
+    assert manager.promote("dev")["changed_nodes"] == []
