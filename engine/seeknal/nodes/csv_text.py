@@ -187,7 +187,8 @@ def line_of_open_end(file: str, dialect: Dialect) -> int:
 def _ends_closed(file: str, dialect: Dialect) -> bool:
     """Say whether no quote is open at the end of a file. Takes about a second for 100 MB of quoted values."""
     quote, delimiter = re.escape(dialect.quote), re.escape(dialect.delimiter)
-    begin = f"{_space(dialect.delimiter)}(?:{quote}{_quoted_pattern(dialect.quote, dialect.escape).pattern}|(?!{quote}))"
+    quoted = quote + _quoted_pattern(dialect.quote, dialect.escape).pattern
+    begin = f"{_space(dialect.delimiter)}(?:{quoted}|(?!{quote}))"
     mark = "(?:\ufeff)?+" if dialect.encoding == "utf-8" else ""
     # A quote elsewhere than at the beginning of a field means itself.
     pattern = f"{mark}{begin}(?:[^{delimiter}\r\n]++|[{delimiter}\r\n]{begin})*+"

@@ -101,6 +101,8 @@ class SourceKind:
         connection = bench.outside_connection(task.threads, task.memory_limit_bytes)
         try:
             columns = output_columns(connection, request)
+            # Named in the request, so that reading does not look at the files for them a second time.
+            request = msgspec.structs.replace(request, columns=columns)
             return bench.copy_to_store(connection, read_query(connection, request), dict(columns))
         except duckdb.Error as error:
             raise explain_failure(error, request) from error

@@ -8,6 +8,7 @@ copy and unpack set the other one (mtime) to what they like.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -64,10 +65,11 @@ class FileDigests:
         return digest, size
 
     def save(self) -> None:
-        """Write the memory back where it changed."""
+        """Write the memory back where it changed. A disk that does not take it costs time, and is no error."""
         if self._changed and self._files is not None:
-            write_atomically(self._memo_path, encode(FileMemo(self._files)), self._temporary_folder)
-            self._changed = False
+            with contextlib.suppress(OSError):
+                write_atomically(self._memo_path, encode(FileMemo(self._files)), self._temporary_folder)
+                self._changed = False
 
     def _load(self) -> dict[str, tuple[_Stat, str, int]]:
         if self._files is None:

@@ -158,6 +158,20 @@ def test_nothing_is_written_where_nothing_changed(memo: Memo, old_file: Path) ->
     assert memo.path.stat().st_ino == before
 
 
+def test_disk_that_does_not_take_the_memory_costs_one_reading(
+    memo: Memo, old_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", fail)
+        memo.digest(old_file)
+    assert list(memo.temporary_folder.iterdir()) == []
+    memo.digest(old_file)
+    assert len(memo.read) == 2
+
+
 def test_missing_file_is_an_error_of_the_operating_system(memo: Memo, old_file: Path) -> None:
     memo.digest(old_file)
     old_file.unlink()
