@@ -367,6 +367,8 @@ Seeknal Pipeline Execution (Parallel Mode)
 
 ℹ Building DAG from seeknal/ directory...
 ✓ DAG built: 8 nodes, 7 edges
+ℹ Loaded previous state
+ℹ Detecting changes...
 """
 
 # The tutorial's picture of this run: four batches, the widest of three nodes.

@@ -436,6 +436,9 @@ def test_a_name_that_nothing_has_or_may_have_is_refused(
         (("run", "--max-workers", "0"), "0 is not in the range"),
         (("run", "--max-workers", "many"), "'many' is not a valid integer"),
         (("run", "--retry", "-1"), "-1 is not in the range"),
+        # A variable of a script that is not set must not mean everything.
+        (("run", "--nodes", ""), "names nothing"),
+        (("run", "--full", "--types", " , "), "names nothing"),
         (("run", "--project-path", "nowhere"), "Directory 'nowhere' does not exist"),
     ],
 )

@@ -147,6 +147,17 @@ def has_open(process: int, name: str) -> bool:
         return False
 
 
+def test_streams_that_the_caller_closed_do_no_harm(folder: Project) -> None:
+    folder.write("seeknal/one.yml", "kind: transform\nname: one\ntransform: SELECT 1 AS a\n")
+    answer = folder.shell("seeknal run >&-")
+    assert (answer.code, answer.stderr) == (0, "")
+    assert folder.rows("transform.one") == [{"a": 1}]
+    folder.write("seeknal/two.yml", "kind: nothing\n")
+    answer = folder.shell("seeknal run 2>&-")
+    assert answer.code == 1
+    assert "Traceback" not in answer.text
+
+
 def test_every_command_can_be_loaded() -> None:
     context = cli.make_context("seeknal", ["--debug", "run"])
     for name in cli.list_commands(context):

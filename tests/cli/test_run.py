@@ -294,6 +294,19 @@ def test_an_impossible_run_id_is_refused_before_anything_is_executed(fresh: Proj
     assert not list(fresh.root.parent.rglob("escaped*"))
 
 
+@pytest.mark.parametrize("name", ["it's a [test]", "100% {done} *?", "Bücher, 東京", "-f --help"])
+def test_a_project_may_stand_in_any_folder(built: Path, tmp_path: Path, name: str) -> None:
+    project = Project(shutil.copytree(built, tmp_path / name))
+    project.replace("seeknal/1_orders.yml", "data/orders.csv", "data/ord*.csv")
+    project.ok("run")
+    project.ok("run", "--parallel", "--full")
+    assert set(statuses(project.ok("run", "--json")).values()) == {"cached"}
+    project.replace("seeknal/4_total.yml", "sum(amount)", "sum(amount) + 1")
+    for command in (("plan", "dev"), ("run", "--env", "dev"), ("promote", "dev")):
+        project.ok(*command)
+    assert project.read("output/total.csv").split() == ["total", "16"]
+
+
 # interruptions
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -81,6 +82,9 @@ def main(args: list[str] | None = None) -> Any:
 
     given = sys.argv[1:] if args is None else args
     debug = "--debug" in given
+    # Python has no stream where the caller closed it. Ours stays open to the end.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal cannot show must not become a traceback.
         if hasattr(stream, "reconfigure"):

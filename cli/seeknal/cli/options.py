@@ -12,8 +12,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _split(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    """``--tags a,b --tags c`` means a, b and c."""
-    return tuple(part.strip() for value in values for part in value.split(",") if part.strip())
+    """``--tags a,b --tags c`` means a, b and c. Raises BadParameter for nothing at all: a variable that is not set."""
+    parts = tuple(part.strip() for value in values for part in value.split(",") if part.strip())
+    if values and not parts:
+        raise click.BadParameter("names nothing", context, parameter)
+    return parts
 
 
 def list_option(*names: str, help: str) -> Callable[[F], F]:

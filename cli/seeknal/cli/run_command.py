@@ -133,6 +133,8 @@ def _run_production(project: Any, options: Any, console: Console, look_only: boo
         for text in record.warnings:
             console.mark("warning", text)
         console.mark("ok", f"DAG built: {len(result.nodes)} nodes, {record.edges} edges")
+        console.mark("info", "Loaded previous state")
+        console.mark("info", "Detecting changes...")
         return finish(RunReport(console, parallel=options.parallel), result, as_json, None)
     # Only now: what comes next imports the whole engine.
     from seeknal.cli.stopping import stop_on_signals

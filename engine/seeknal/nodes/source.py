@@ -8,6 +8,7 @@ rebuilds nothing.
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,9 +86,8 @@ class SourceKind:
 
     def identity(self, spec: SourceSpec, around: Surroundings) -> list[Any]:
         request = read_request(spec, around.project.root)
-        pattern = str(around.project.root / spec.table)
-        if request.files != (pattern,):
-            around.digests.note_listing(pattern, list(request.files))
+        if request.files != (str(around.project.root / spec.table),):
+            around.digests.note_listing(_pattern(spec, around.project.root), list(request.files))
         columns = (
             None if spec.schema is None else [(column.name, duckdb_type(column.data_type)) for column in spec.schema]
         )
@@ -110,19 +110,25 @@ class SourceKind:
 
 def read_request(spec: SourceSpec, root: Path) -> ReadRequest:
     """Find the files a source means, in the order of their names. Raises NodeFailedError where there is none."""
-    pattern = root / spec.table
-    if pattern.is_file():
-        files = [pattern]
+    single = root / spec.table
+    if single.is_file():
+        files = [single]
     else:
-        files = [Path(name) for name in sorted(glob.glob(str(pattern), recursive=True)) if Path(name).is_file()]
+        names = sorted(glob.glob(_pattern(spec, root), recursive=True))
+        files = [path for path in map(Path, names) if path.is_file()]
     if not files:
-        if pattern.is_dir():
+        if single.is_dir():
             raise NodeFailedError(
                 f"{spec.table} is a folder", hint=f"name a file in it, or '{spec.table.rstrip('/')}/*.{spec.source}'"
             )
-        siblings = [entry.name for entry in pattern.parent.iterdir()] if pattern.parent.is_dir() else []
+        siblings = [entry.name for entry in single.parent.iterdir()] if single.parent.is_dir() else []
         raise NodeFailedError(
-            f"{spec.table} not found", hint=did_you_mean(pattern.name, siblings) or f"paths count from {root}"
+            f"{spec.table} not found", hint=did_you_mean(single.name, siblings) or f"paths count from {root}"
         )
     declared = None if spec.schema is None else tuple(spec.schema)
     return ReadRequest(spec.source, tuple(str(file) for file in files), spec.params, declared, str(root))
+
+
+def _pattern(spec: SourceSpec, root: Path) -> str:
+    """The pattern that ``table`` is; the characters of the project's own path stand for themselves."""
+    return os.path.join(glob.escape(str(root)), spec.table)

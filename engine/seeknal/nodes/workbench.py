@@ -40,8 +40,11 @@ def stored_type(type_: str) -> str:
 
 def file_list(paths: tuple[str, ...]) -> str:
     """Paths as a SQL list for ``read_parquet``; characters that would make a pattern stand for themselves."""
-    escaped = (_PATTERN_CHARACTER.sub(r"[\1]", path) for path in paths)
-    return f"[{', '.join(map(literal, escaped))}]"
+    return f"[{', '.join(literal(_literal_pattern(path)) for path in paths)}]"
+
+
+def _literal_pattern(path: str) -> str:
+    return _PATTERN_CHARACTER.sub(r"[\1]", path)
 
 
 def table_query(table: InputTable) -> str:
@@ -91,7 +94,9 @@ class Workbench:
         if self._hermetic is None:
             self.store.prepare()
             connection = self._connect()
-            allowed = [f"{self.store.root / name}/" for name in ("blobs", "tmp")]
+            folders = [f"{self.store.root / name}/" for name in ("blobs", "tmp")]
+            # DuckDB asks about paths as they stand in the query, and there their special characters are escaped.
+            allowed = dict.fromkeys([*folders, *map(_literal_pattern, folders)])
             connection.execute(f"SET allowed_directories = [{', '.join(map(literal, allowed))}]")
             connection.execute("SET enable_external_access = false; SET errors_as_json = true")
             self._hermetic = connection

@@ -285,7 +285,11 @@ class TestCallers:
             # The workers are at work, not only about to be.
             assert until(lambda: all(_cpu_ticks(pid) > 20 for pid in started[1:]))
             caller.kill()
-        assert until(lambda: not any(map(is_alive, started)))
+        try:
+            assert until(lambda: not any(map(is_alive, started)))
+        finally:
+            for pid in filter(is_alive, started):
+                os.kill(pid, signal.SIGKILL)
 
 
 def _cpu_ticks(pid: int) -> int:
