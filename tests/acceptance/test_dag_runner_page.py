@@ -259,6 +259,12 @@ def test_the_quick_start_runs_as_a_script(users: Project) -> None:
     assert "Execution Summary" in answer.stdout
 
 
+def test_a_stream_that_knows_ascii_only_does_not_end_the_run(users: Project) -> None:
+    answer = users.script("import sys\nsys.stdout.reconfigure(encoding='ascii')\n" + QUICK_START)
+    assert answer.code == 0, answer.stderr
+    assert "? 1/4: source.users [RUNNING]" in answer.stdout
+
+
 def test_example_1_runs_what_changed_between_two_manifests(users: Project) -> None:
     users.ok("run")
     shutil.copy(users.root / "target/manifest.json", users.root / "target/manifest.json.old")

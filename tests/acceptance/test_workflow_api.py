@@ -194,7 +194,6 @@ def test_changes_of_sql_are_classified(shop: Project, old_sql: str, new_sql: str
 def test_a_file_backend_keeps_runs_nodes_intervals_and_locks(shop: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(shop.root)
     backend: Any = shop.python(FILE_BACKEND)["backend"]
-    assert isinstance(backend, StateBackend)
     backend.create_run("run-1", status="running")
     backend.update_run("run-1", status="success")
     assert backend.get_run("run-1")["status"] == "success"
@@ -209,6 +208,7 @@ def test_a_file_backend_keeps_runs_nodes_intervals_and_locks(shop: Project, monk
     assert backend.get_run("run-1")["status"] == "success"
     assert backend.acquire_lock("run-1", timeout_ms=100) is True
     backend.close()
+    assert isinstance(backend, StateBackend)
 
 
 def test_the_file_backend_has_the_runs_of_the_command_line(shop: Project, monkeypatch: pytest.MonkeyPatch) -> None:

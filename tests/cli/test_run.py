@@ -381,8 +381,8 @@ def test_an_interrupted_run_ends_within_seconds_and_the_next_one_goes_on(
     fresh: Project, options: tuple[str, ...], signals: list[signal.Signals], code: int
 ) -> None:
     process = start_slow(fresh, *options)
-    for number in signals:
-        process.send_signal(number)
+    for each in signals:
+        process.send_signal(each)
         time.sleep(0.3)
     try:
         # One signal leaves running nodes five seconds; two leave them none.

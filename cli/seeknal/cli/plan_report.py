@@ -26,7 +26,8 @@ def change_lines(change: ChangePlan, console: Console) -> list[str]:
     lines = ["Change Detection", RULE, f"{console.symbol('info')} Analyzing {change.total_nodes} nodes..."]
     if not change.has_changes:
         return [*lines, f"{console.symbol('ok')} No changes detected"]
-    direct = [node for node in change.nodes if node.direct and node.category is not None]
+    removed = [node for node in change.nodes if node.node_id in change.removed]
+    direct = [node for node in change.nodes if node.direct and node.category is not None and node not in removed]
     reached = [node for node in change.nodes if not node.direct]
     data_only = [node for node in change.nodes if node.category is None]
     new = [node for node in direct if node.node_id in change.added]
@@ -47,7 +48,8 @@ def change_lines(change: ChangePlan, console: Console) -> list[str]:
             number += 1
             lines += _node_lines(number, node)
     if change.removed:
-        lines += ["", "Removed Nodes:", *(f"  - {node_id}" for node_id in change.removed)]
+        lines += ["", "Removed Nodes:"]
+        lines += [f"  - {_bare(node.node_id)} [{node.category.name}]" for node in removed if node.category]
     return [*lines, "", *_execution_lines(change), *_action_lines(change, console)]
 
 

@@ -202,7 +202,7 @@ def apply_environment(
     from seeknal.workflow.views import timestamp
 
     manager = EnvironmentManager(project.target)
-    with manager.applying(env_name, force=force) as applying:
+    with manager.applying(env_name, force=force, look_only=look_only) as applying:
         console.heading(f"Applying Environment: {applying.name}" + (" (parallel mode)" if options.parallel else ""))
         console.mark("info", f"Loading plan from: target/environments/{applying.name}/plan.json")
         console.mark("info", f"Plan created: {timestamp(applying.plan.created_at).replace('T', ' ')}")

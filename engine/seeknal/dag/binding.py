@@ -3,19 +3,16 @@
 - *schema*: output column name → DuckDB type, in order.
 - *reads*: for each input, the columns whose values can matter to the result. They come from DuckDB's plan, in which
   only unused columns were taken out. Where a plan could hide a read, the answer is "all columns": never guess low.
-- *plan*: what the query means for its inputs' columns, as a digest. It tells apart what schema and reads do not: a
-  column that is not read may still lend its type (``typeof(a)``, ``coalesce(a + NULL, 1)::VARCHAR``).
+- *lent types*: a column that is not read may still lend its type: in ``coalesce(a + NULL, 1)::VARCHAR`` it decides
+  between ``1`` and ``1.0``. So the types of columns that the query names without reading them count too.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import xxhash
 
 from seeknal.dag.sql import Sql, quoted, quoted_node
 from seeknal.dag.sql_functions import PURE_TABLE_FUNCTIONS
@@ -23,23 +20,20 @@ from seeknal.dag.sql_problem import SqlProblem, engine_problem, shifted
 
 Schema = Mapping[str, str]
 
-# The one optimizer that says what a query reads, and the two that let it look into WITH clauses and correlated
+# The one optimizer that says what a query reads, and those that let it look into WITH clauses and correlated
 # subqueries. Any other could take out an expression whose value does not matter but whose type does, or rely on the
 # tables being empty.
-_OPTIMIZERS = frozenset({"unused_columns", "cte_inlining", "deliminator"})
+_OPTIMIZERS = frozenset({"unused_columns", "cte_inlining", "deliminator", "projection_pullup"})
 
 # The operators of a plan over tables. Any other one may stand for something that was read already, so it means:
 # reads everything. A test makes each of them.
 _PLAIN_OPERATORS = frozenset(
-    """ASOF_JOIN BLOCKWISE_NL_JOIN COLUMN_DATA_SCAN CROSS_PRODUCT CTE CTE_SCAN DUMMY_SCAN FILTER HASH_GROUP_BY HASH_JOIN
-    INOUT_FUNCTION LIMIT LIMIT_PERCENT NESTED_LOOP_JOIN ORDER_BY POSITIONAL_JOIN POSITIONAL_SCAN PROJECTION REC_CTE REC_CTE_SCAN
-    RESERVOIR_SAMPLE SEQ_SCAN STREAMING_LIMIT STREAMING_SAMPLE STREAMING_WINDOW TABLE_SCAN TOP_N UNGROUPED_AGGREGATE
-    UNION UNNEST WINDOW""".split()
+    """BLOCKWISE_NL_JOIN COLUMN_DATA_SCAN CROSS_PRODUCT CTE CTE_SCAN DUMMY_SCAN EMPTY_RESULT EXPRESSION_SCAN FILTER
+    HASH_GROUP_BY HASH_JOIN INOUT_FUNCTION LIMIT_PERCENT NESTED_LOOP_JOIN ORDER_BY POSITIONAL_JOIN PROJECTION REC_CTE
+    REC_CTE_SCAN RESERVOIR_SAMPLE SEQ_SCAN STREAMING_LIMIT STREAMING_SAMPLE STREAMING_WINDOW UNGROUPED_AGGREGATE UNION
+    UNNEST WINDOW""".split()
 )
 _PLAIN = _PLAIN_OPERATORS | {name.upper() for name in PURE_TABLE_FUNCTIONS}
-
-# The moment that now() meant while planning, as a plan shows it.
-_MOMENT = re.compile(r"'[^']*'::(DATE|TIMESTAMP|TIME)\b")
 
 # Where the empty tables stand. Queries see views of them, as they see views of files when they run: without row ids.
 _TABLES = "seeknal_tables"
@@ -47,15 +41,18 @@ _TABLES = "seeknal_tables"
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What binding a query told: its schema (None: only known once it ran), what it reads of each input, its plan.
+    """What binding a query told.
 
-    ``reads`` maps an input's node id to column names in the input's order, or to None for all of them. Inputs
-    that the query does not name are left out. ``plan`` is empty where all columns of all inputs are read.
+    ``schema``: None where it is only known once the query ran. ``reads`` maps an input's node id to column names in
+    the input's order, or to None for all of them; inputs that the query does not name are left out. ``lent``: input,
+    name and type of the columns that the query names and does not read. As long as all three stay the same, and the
+    number of rows of these inputs and the values of what it reads, so does what the query gives (in an order of rows
+    that may differ where the query leaves it open).
     """
 
     schema: dict[str, str] | None
     reads: dict[str, tuple[str, ...] | None]
-    plan: str = ""
+    lent: tuple[tuple[str, str, str], ...] = ()
 
 
 class BindError(Exception):
@@ -77,7 +74,8 @@ class Binder:
         )
         known = [name for (name,) in self.connection.execute("SELECT name FROM duckdb_optimizers()").fetchall()]
         disabled = ",".join(name for name in known if name not in _OPTIMIZERS)
-        self.connection.execute(f"SET errors_as_json = true; SET disabled_optimizers = '{disabled}'")
+        self.connection.execute("SET TimeZone = 'UTC'; SET errors_as_json = true")
+        self.connection.execute(f"SET disabled_optimizers = '{disabled}'")
         self.connection.execute(f"CREATE SCHEMA {_TABLES}")
         self._schemas: set[str] = set()
         self._declared: dict[str, dict[str, str]] = {}
@@ -124,7 +122,8 @@ class Binder:
             if sql.reads_everything or schema is None:
                 return Bound(schema, dict.fromkeys(named))
             prefix = "EXPLAIN (FORMAT JSON) "
-            return self._bound(query, schema, named, is_volatile=bool(sql.volatile))
+            reads = self._reads(query, named)
+            return Bound(schema, reads, tuple(self._lent(reads, sql.columns)))
         except duckdb.Error as error:
             problem = engine_problem(error, sql.statements[running], len(prefix))
             raise BindError(shifted(problem, sql.starts[running])) from error
@@ -154,18 +153,18 @@ class Binder:
             schema[name] = type_
         return schema
 
-    def _bound(self, query: str, schema: dict[str, str], named: Sequence[str], *, is_volatile: bool) -> Bound:
-        plan = str(self.connection.execute(f"EXPLAIN (FORMAT JSON) {query}").fetchall()[0][1])
+    def _reads(self, query: str, named: Sequence[str]) -> dict[str, tuple[str, ...] | None]:
+        rows = self.connection.execute(f"EXPLAIN (FORMAT JSON) {query}").fetchall()
         try:
-            operators = list(_operators(json.loads(plan)))
+            operators = list(_operators(json.loads(rows[0][1])))
         except RecursionError:
-            return Bound(schema, dict.fromkeys(named))
+            return dict.fromkeys(named)
         scanned: dict[str, set[str]] = {_table_name(node_id): set() for node_id in named}
         is_plain = True
         for operator in operators:
             name = operator["name"].strip()
             extra = operator.get("extra_info", {})
-            if name in ("SEQ_SCAN", "TABLE_SCAN"):
+            if name == "SEQ_SCAN":
                 columns = scanned.get(_unquoted(str(extra.get("Table", ""))))
                 if columns is None:
                     raise BindError(SqlProblem(f"reads {extra.get('Table')}, which it does not name"))
@@ -176,11 +175,16 @@ class Binder:
             elif name not in _PLAIN:
                 is_plain = False
         if not is_plain:
-            return Bound(schema, dict.fromkeys(named))
-        reads = {node_id: self._columns(node_id, scanned[_table_name(node_id)]) for node_id in named}
-        if is_volatile:
-            plan = _MOMENT.sub(r"\1", plan)
-        return Bound(schema, reads, xxhash.xxh3_128_hexdigest(plan.encode()))
+            return dict.fromkeys(named)
+        return {node_id: self._columns(node_id, scanned[_table_name(node_id)]) for node_id in named}
+
+    def _lent(
+        self, reads: Mapping[str, tuple[str, ...] | None], columns: Collection[str]
+    ) -> Iterator[tuple[str, str, str]]:
+        for node_id, read in reads.items():
+            for name, type_ in self._declared[node_id].items() if read is not None else ():
+                if read is not None and name not in read and name.lower() in columns:
+                    yield node_id, name, type_
 
     def _columns(self, node_id: str, projected: set[str]) -> tuple[str, ...] | None:
         """Turn what a scan projects (``amount``, or ``s.a`` for a field of a struct) into the input's columns."""

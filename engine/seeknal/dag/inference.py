@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,8 +28,8 @@ from seeknal.store.file_memo import FileDigests
 class NodeAnalysis:
     """What is known of a node before it runs.
 
-    ``reads``: input → columns, None for all; see :mod:`seeknal.dag.binding`. ``canonical``: what the node's SQL says,
-    in canonical form, and what it means for its inputs' columns, as a digest of the plan.
+    ``reads``: input → columns, None for all. ``canonical``: what the node's SQL says, in canonical form, and the types
+    that are lent to it; see :mod:`seeknal.dag.binding`.
     """
 
     schema: dict[str, str] | None
@@ -63,6 +64,7 @@ class Inference:
         self._parsed = parsed
         self._binder = Binder()
         self._reader = duckdb.connect(":memory:", config={"threads": 1, "python_enable_replacements": False})
+        self._reader.execute("SET TimeZone = 'UTC'")
         self.around = Surroundings(parsed.project, digests, self._reader)
 
     def close(self) -> None:
@@ -120,7 +122,9 @@ class Inference:
         except BindError as error:
             place = draft.place_in_query(error.problem.offset)
             raise ProjectError([Problem(f"{node_id}: {error.problem.message}", place, error.problem.hint)]) from error
-        return NodeAnalysis(bound.schema, bound.reads, f"{canonical}\n{bound.plan}", draft.sql.volatile)
+        if bound.lent:
+            canonical = f"{canonical}\n{json.dumps(bound.lent)}"
+        return NodeAnalysis(bound.schema, bound.reads, canonical, draft.sql.volatile)
 
     def _bind_by_kind(self, draft: Draft, schemas: Mapping[str, Schema | None]) -> NodeAnalysis:
         inputs: list[dict[str, str] | None] = []

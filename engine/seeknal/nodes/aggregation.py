@@ -36,6 +36,7 @@ class AggregationKind:
     name = "aggregation"
     spec = AggregationSpec
     makes_table = True
+    reads_outside = False
 
     def check(self, spec: AggregationSpec, project: Project) -> Iterable[FieldProblem]:
         for message in check(spec):

@@ -53,6 +53,7 @@ class ExposureKind:
     name = "exposure"
     spec = ExposureSpec
     makes_table = False
+    reads_outside = False
 
     def check(self, spec: ExposureSpec, project: Project) -> Iterable[FieldProblem]:
         if spec.type in TYPES_TO_COME:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from seeknal.nodes.workbench import Workbench
 
 
+_encoder = msgspec.msgpack.Encoder(order="deterministic")
+
+
 @dataclass(frozen=True, slots=True)
 class FieldProblem:
     """Something wrong with a node's fields; ``path`` leads to the field, ``offset`` into its text where known."""
@@ -76,6 +79,7 @@ class InputTable(msgspec.Struct, frozen=True, array_like=True):
 class Task(msgspec.Struct, frozen=True):
     """Everything a worker needs to execute one node. Paths are absolute.
 
+    ``identity`` is, for a node that reads outside the store, what its fingerprint took to be there, encoded.
     ``positions`` gives further names to inputs by index. ``schema`` is the output's, where planning knows it.
     ``memory_limit_bytes`` 0 means DuckDB's own default.
     """
@@ -91,6 +95,7 @@ class Task(msgspec.Struct, frozen=True):
     positions: tuple[tuple[str, int], ...] = ()
     statements: tuple[str, ...] = ()
     schema: tuple[tuple[str, str], ...] | None = None
+    identity: bytes = b""
     threads: int = 1
     memory_limit_bytes: int = 0
 
@@ -98,7 +103,8 @@ class Task(msgspec.Struct, frozen=True):
 class Kind(Protocol):
     """One kind of node. Implementations hold no state.
 
-    ``name`` is what ``kind:`` says in YAML; ``makes_table`` whether other nodes can read it.
+    ``name`` is what ``kind:`` says in YAML; ``makes_table`` whether other nodes can read it; ``reads_outside`` whether
+    its identity can change while it is executed.
     """
 
     @property
@@ -109,6 +115,9 @@ class Kind(Protocol):
 
     @property
     def makes_table(self) -> bool: ...
+
+    @property
+    def reads_outside(self) -> bool: ...
 
     def check(self, spec: Any, project: Project) -> Iterable[FieldProblem]:
         """Find what types alone do not: values that do not go together, paths that may not be used."""
@@ -132,6 +141,11 @@ class Kind(Protocol):
     def execute(self, task: Task, bench: Workbench) -> Artifact:
         """Do the work in a worker and put the output into the store. Raises SeeknalError or duckdb.Error."""
         ...
+
+
+def encoded_identity(identity: list[Any]) -> bytes:
+    """An identity as bytes that compare equal where the identities do."""
+    return _encoder.encode(identity)
 
 
 def inside(root: Path, path: Path) -> bool:

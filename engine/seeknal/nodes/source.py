@@ -51,6 +51,7 @@ class SourceKind:
     name = "source"
     spec = SourceSpec
     makes_table = True
+    reads_outside = True
 
     def check(self, spec: SourceSpec, project: Project) -> Iterable[FieldProblem]:
         if spec.source in FORMATS_TO_COME:

@@ -28,6 +28,7 @@ class TransformKind:
     name = "transform"
     spec = TransformSpec
     makes_table = True
+    reads_outside = False
 
     def check(self, spec: TransformSpec, project: Project) -> Iterable[FieldProblem]:
         return ()

@@ -121,7 +121,8 @@ class Workbench:
             },
         )
         # A slow query would draw its progress on stdout, which belongs to whoever runs us.
-        connection.execute("SET enable_progress_bar = false")
+        # And what a node gives must not depend on where the machine stands.
+        connection.execute("SET enable_progress_bar = false; SET TimeZone = 'UTC'")
         return connection
 
     def _tuned(self, connection: Any, threads: int, memory_limit_bytes: int) -> Any:

@@ -87,16 +87,18 @@ class Applying:
         result = self.session.run(
             self.name, options, listener=listener, stop=stop, base_snapshot=self.plan.base, publish=publish
         )
-        record = msgspec.structs.replace(self.record, status=self._status(result), last_accessed=time.time())
-        self.session.store.write_environment(record)
+        record = self.session.store.update_environment(self.name, lambda now: self._after(now or self.record, result))
         show_record(self.session.project, self.session.store, record)
         return self._result(result, self.plan.to_execute)
 
-    def _status(self, result: RunResult) -> str:
-        if result.status != "success":
-            return "failed"
-        # A run of a selection does not make the whole plan applied.
-        return self.record.status if result.count("skipped") else "applied"
+    def _after(self, now: EnvironmentRecord, result: RunResult) -> EnvironmentRecord:
+        """The record after this run; one that was planned anew meanwhile stays planned."""
+        status = now.status
+        if now.plan == self.plan:
+            # A run of a selection does not make the whole plan applied.
+            whole = not result.count("skipped")
+            status = "failed" if result.status != "success" else "applied" if whole else status
+        return msgspec.structs.replace(now, status=status, last_accessed=time.time())
 
     def _result(self, result: RunResult, nodes: list[str]) -> ApplyResult:
         folder = self.session.project.environment_folder(self.name)

@@ -50,6 +50,8 @@ def commit(
         # Production has no base of its own; what a promotion noted there must not make its next run a change.
         same_base = base is None or head.base == base
         if (head.tree, head.manifest) == (tree_digest, fingerprint) and same_base:
+            # The same tree, but blobs of it may have been missing and built again.
+            store.sync(Path(path) for path in written)
             listener(Committed(environment, None))
             return expected_head
     store.write_manifest(fingerprint, manifest.to_json())

@@ -13,6 +13,7 @@ allow that, and never into what is Seeknal's own.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Collection, Mapping
@@ -26,6 +27,7 @@ from seeknal.dag.names import PRODUCTION
 from seeknal.dag.project import Project
 from seeknal.errors import DeliveryError
 from seeknal.nodes.exposure import ExposureSpec, output_path
+from seeknal.store.column_digests import digest_file
 from seeknal.store.filesystem import temporary_name
 from seeknal.store.objects import Artifact, Blob, Deliveries, Delivery, Tree
 from seeknal.store.store import Store
@@ -150,7 +152,7 @@ def _deliver_node(
     wrote = False
     for name, blob in wanted.items():
         known = before.get(name)
-        if known is None or known.digest != blob.digest or not _is_as_left(known):
+        if known is None or known.digest != blob.digest or not is_as_left(known):
             known = _copy(store, blob, place.named(name), targets[name])
             wrote = True
         files[name] = known
@@ -162,7 +164,7 @@ def _withdraw(place: _Place, files: Mapping[str, Delivery]) -> None:
     """Remove files that an earlier delivery wrote and nobody changed, and the folders that become empty."""
     for name, known in files.items():
         with contextlib.suppress(OSError, DeliveryError):
-            if _is_as_left(known):
+            if is_as_left(known):
                 place.real(name).unlink()
                 folder = place.named(name).parent
                 while name and folder.is_relative_to(place.path):
@@ -170,7 +172,7 @@ def _withdraw(place: _Place, files: Mapping[str, Delivery]) -> None:
                     folder = folder.parent
 
 
-def _is_as_left(known: Delivery) -> bool:
+def is_as_left(known: Delivery) -> bool:
     try:
         stat = os.stat(known.path)
     except OSError:
@@ -185,6 +187,8 @@ def _copy(store: Store, blob: Blob, path: Path, real: Path) -> Delivery:
     temporary = temporary.with_name(f".{temporary.name}")
     try:
         shutil.copyfile(store.blob_path(blob), temporary)
+        if digest_file(temporary)[0] != blob.digest:
+            raise OSError(errno.EIO, "its blob in the store is damaged")
         os.chmod(temporary, 0o644)
         os.replace(temporary, real)
     except BaseException:

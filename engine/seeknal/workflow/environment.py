@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from seeknal.dag.manifest import Manifest
 from seeknal.dag.names import PRODUCTION, did_you_mean, environment_name
 from seeknal.dag.parse import parse_manifest
 from seeknal.dag.project import Project
-from seeknal.errors import DeliveryError, NotFoundError, RefusedError, SeeknalError, StalePlanError
+from seeknal.errors import BusyError, DeliveryError, NotFoundError, RefusedError, SeeknalError, StalePlanError
 from seeknal.store.filesystem import link_atomically
 from seeknal.store.objects import EnvironmentPlanRecord, EnvironmentRecord, Tree
 from seeknal.store.store import Store
@@ -94,29 +96,26 @@ class EnvironmentManager:
             profile_path,
             change,
         )
-        before = self.store.read_environment(name)
-        record = EnvironmentRecord(
-            name,
-            "planned",
-            before.created_at if before else now,
+        planned = EnvironmentPlanRecord(
+            change.manifest_fingerprint,
+            change.base,
             now,
-            promoted_from=before.promoted_from if before else None,
-            ttl_seconds=before.ttl_seconds if before else EnvironmentRecord.__struct_defaults__[0],
-            plan=EnvironmentPlanRecord(
-                change.manifest_fingerprint,
-                change.base,
-                now,
-                plan.categorized_changes,
-                plan.added_nodes,
-                plan.removed_nodes,
-                plan.nodes_to_execute,
-                profile_path,
-                plan.to_dict(),
-            ),
+            plan.categorized_changes,
+            plan.added_nodes,
+            plan.removed_nodes,
+            plan.nodes_to_execute,
+            profile_path,
+            plan.to_dict(),
         )
+
+        def with_plan(before: EnvironmentRecord | None) -> EnvironmentRecord:
+            if before is None:
+                return EnvironmentRecord(name, "planned", now, now, plan=planned)
+            return msgspec.structs.replace(before, status="planned", last_accessed=now, plan=planned)
+
         self.store.prepare()
         manifest_path = self.store.write_manifest(change.manifest_fingerprint, session.manifest.to_json())
-        self.store.write_environment(record)
+        record = self.store.update_environment(name, with_plan)
         self._show_plan(record, session, production.tree if production else Tree({}), manifest_path)
         return plan
 
@@ -151,12 +150,12 @@ class EnvironmentManager:
         changed since, unless ``force``, which plans again first.
         """
         options = RunOptions(parallel=parallel, max_workers=max_workers, continue_on_error=continue_on_error)
-        with self.applying(env_name, force=force) as applying:
+        with self.applying(env_name, force=force, look_only=dry_run) as applying:
             return applying.look(options) if dry_run else applying.run(options, listener=listener)
 
     @contextmanager
-    def applying(self, env_name: str, *, force: bool = False) -> Iterator[Applying]:
-        """Open the project for running in an environment. Raises as :meth:`apply`."""
+    def applying(self, env_name: str, *, force: bool = False, look_only: bool = False) -> Iterator[Applying]:
+        """Open the project for running in an environment, or only for looking at that. Raises as :meth:`apply`."""
         name = self._own_name(env_name)
         record, plan = self._planned(name)
         with self._session() as session:
@@ -166,8 +165,9 @@ class EnvironmentManager:
                         "Plan is stale -- manifest has changed",
                         hint=f"plan again with `seeknal plan {name}`, or run with --force",
                     )
-                self.plan_session(name, session, plan.profile_path)
-                record, plan = self._planned(name)
+                if not look_only:
+                    self.plan_session(name, session, plan.profile_path)
+                    record, plan = self._planned(name)
             yield Applying(session, record, plan)
 
     # promoting
@@ -219,10 +219,8 @@ class EnvironmentManager:
 
     def list_environments(self) -> list[Environment]:
         """All environments, production (where it has a state) last."""
-        names = [*self.store.environment_names(), *([PRODUCTION] if self.store.refs.read(PRODUCTION) else [])]
-        return [self._environment(name) for name in dict.fromkeys(names) if name != PRODUCTION] + [
-            self._environment(name) for name in names if name == PRODUCTION
-        ][:1]
+        production = [PRODUCTION] if self.store.refs.read(PRODUCTION) else []
+        return [self._environment(name) for name in [*self.store.environment_names(), *production]]
 
     def _environment(self, name: str) -> Environment:
         record = self.store.read_environment(name)
@@ -272,9 +270,13 @@ class EnvironmentManager:
     def cleanup_expired(self) -> list[str]:
         """Delete every environment whose time to live is over; gives their names."""
         expired = [environment.name for environment in self.list_environments() if environment.is_expired()]
+        removed = []
         for name in expired:
-            self.delete(name)
-        return expired
+            # One that is at work right now is in use; it is looked at again next time.
+            with suppress(BusyError, NotFoundError):
+                self.delete(name)
+                removed.append(name)
+        return removed
 
     # looking up
 

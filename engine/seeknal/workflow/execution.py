@@ -1,8 +1,8 @@
-"""Execution: one run of a project in an environment, from the first node to the moved ref.
+"""Execution: one run of a project in an environment, from the first node to the last.
 
-A run resolves and executes nodes as their inputs are done, then commits: everything written is made durable, and the
-environment's ref moves, but only when the run succeeded. What a failed run finished stays in the cache; the next
-run goes on from there.
+A run resolves and executes nodes as their inputs are done, and gives what became of them and the tree they make. Moving
+the environment's ref there is the session's part (:mod:`seeknal.workflow.session`). What a failed run finished stays
+in the cache; the next run goes on from there.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from seeknal.workflow.limits import MOST_WORKERS, StopRequest, memory_share, usa
 from seeknal.workflow.resolution import DROP, HIT, KEEP, MISS, Base, Decision, Resolver
 from seeknal.workflow.results import Forecast, NodeOutcome, RunOptions, RunResult, new_run_id
 from seeknal.workflow.scheduler import Command, Execute, Resolve, Scheduler, Skip
-from seeknal.workflow.selection import Selection, select
+from seeknal.workflow.selection import Selection, outputs_of, select
 from seeknal.workflow.worker import Failure, decode_outcome
 from seeknal.workflow.workers import Inline, ProcessWorkers, Workers
 
@@ -35,8 +35,7 @@ ROWS_WORTH_THREADS = 500_000
 class Run:
     """One run, prepared: it can be forecast any number of times, then executed once.
 
-    ``base`` is what outputs are compared with and kept from; ``head`` the snapshot digest that the environment's ref
-    must still have when the run commits.
+    ``base`` is what outputs are compared with and kept from. Committing what came out is the session's.
     """
 
     def __init__(
@@ -64,7 +63,9 @@ class Run:
         self._stop = stop or StopRequest()
         self._workers = workers
         self._order = self._manifest.topological_order()
-        self._selection: Selection = select(self._manifest, options.filters, base.tree.nodes)
+        self._selection: Selection = select(
+            self._manifest, options.filters, outputs_of(store, base.tree, options.filters)
+        )
         self._resolver = Resolver(
             store,
             inference,
@@ -94,15 +95,18 @@ class Run:
     def _forecast(self, node_id: str, actions: Mapping[str, Forecast]) -> Forecast:
         inputs = self._manifest.inputs_of(node_id)
         if all(name in self._resolver.artifacts for name in inputs) or node_id not in self._selection.considered:
-            decision = self._resolver.decide(node_id)
+            try:
+                decision = self._resolver.decide(node_id)
+            except (SeeknalError, OSError) as error:
+                return Forecast(node_id, "FAIL", str(error))
             if decision.artifact is not None:
                 self._resolver.artifacts[node_id] = decision.artifact
             action = {HIT: "CACHED", MISS: "RUN", KEEP: "SKIP", DROP: "SKIP"}[decision.action]
             return Forecast(node_id, action, decision.reason)
         waiting = [name for name in inputs if name not in self._resolver.artifacts]
-        dropped = [name for name in waiting if actions[name].action == "SKIP"]
+        dropped = [name for name in waiting if actions[name].action in ("SKIP", "FAIL")]
         if dropped:
-            return Forecast(node_id, "SKIP", f"{dropped[0]} is skipped")
+            return Forecast(node_id, "SKIP", f"{dropped[0]} will not be built")
         if self._options.full and node_id in self._selection.chosen:
             return Forecast(node_id, "RUN", "full run")
         if node_id not in self._base.tree.nodes:
@@ -262,8 +266,6 @@ class Run:
                 "out of memory? give it fewer workers beside it",
             )
         seconds = time.perf_counter() - self._started[node_id][0]
-        if failure is None and artifact is not None and self._resolver.changed_meanwhile(node_id):
-            artifact, failure = None, Failure("what it reads changed while it was read", "run again")
         if failure is None and artifact is not None:
             # The worker's own time: the caller's would count the start of a process too.
             seconds = artifact.duration_seconds
@@ -278,11 +280,9 @@ class Run:
             return scheduler.succeeded(node_id)
         assert failure is not None
         attempts = self._options.retry + 1
-        if (
-            self._attempts[node_id] - self._deaths.get(node_id, 0) < attempts
-            and not self._deaths.get(node_id)
-            and not self._stop.requested
-        ):
+        # A process that died is not the node's attempt: that one was repeated above.
+        tried = self._attempts[node_id] - self._deaths.get(node_id, 0)
+        if tried < attempts and self._deaths.get(node_id, 0) < 2 and not self._stop.requested:
             self._listener(NodeRetried(node_id, self._attempts[node_id] + 1, attempts, failure.message))
             self._submit(node_id, scheduler, workers, futures)
             return []
@@ -353,9 +353,41 @@ class Run:
             if outcome.status in ("success", "cached") and outcome.artifact is not None:
                 entries[node_id] = TreeEntry(outcome.fingerprint, outcome.artifact)
             elif before is not None:
-                kept_on_purpose = outcome.artifact is not None
-                entries[node_id] = before if kept_on_purpose else TreeEntry(before.fingerprint, before.artifact, True)
+                stale = outcome.artifact is None or before.stale or self._is_out_of_date(node_id, entries)
+                entries[node_id] = TreeEntry(before.fingerprint, before.artifact, stale)
         return Tree(entries)
+
+    def _is_out_of_date(self, node_id: str, entries: Mapping[str, TreeEntry]) -> bool:
+        """Say whether an output that the run left alone is behind its definition or its inputs."""
+        if self._resolver.definition_changed(node_id):
+            return True
+        for name in self._manifest.inputs_of(node_id):
+            entry, before = entries.get(name), self._base.tree.nodes.get(name)
+            if entry is None or before is None or entry.stale or not entry.artifact.same_content(before.artifact):
+                return True
+        return False
+
+    def built_manifest(self, tree: Tree) -> Manifest:
+        """The manifest that a tree of this run is of: nodes that it did not build stand as they were built before.
+
+        So what is still to be built stays a change against the environment.
+        """
+        kept = {node_id for node_id in self._order if self._outcomes[node_id].status not in ("success", "cached")}
+        if not kept:
+            return self._manifest
+        manifest = Manifest(self._manifest.metadata.project, generated_at=self._manifest.metadata.generated_at)
+        before = self._base.manifest
+        for node_id in self._order:
+            if node_id not in kept:
+                manifest.add_node(self._manifest.nodes[node_id])
+            elif node_id in tree.nodes and before is not None and node_id in before.nodes:
+                manifest.add_node(before.nodes[node_id])
+        for node_id in manifest.nodes:
+            of = before if node_id in kept and before is not None else self._manifest
+            for name in of.inputs_of(node_id):
+                if name in manifest.nodes:
+                    manifest.add_edge(name, node_id)
+        return manifest
 
     def _batches(self) -> int:
         ran = {node_id for node_id, outcome in self._outcomes.items() if outcome.status in ("success", "failed")}

@@ -71,7 +71,11 @@ class ChangePlan:
         """The nodes that will run or may run, in order; where that cannot be told, those that the change reaches."""
         if self.forecast:
             return [entry.node_id for entry in self.forecast if entry.action in ("RUN", "MAY RUN")]
-        return [node.node_id for node in self.nodes if node.category not in (None, ChangeCategory.METADATA)]
+        return [
+            node.node_id
+            for node in self.nodes
+            if node.category not in (None, ChangeCategory.METADATA) and node.node_id not in self.removed
+        ]
 
     def count(self, category: ChangeCategory) -> int:
         return sum(node.category is category for node in self.nodes)
@@ -142,6 +146,10 @@ def plan_change(
                 compiled.analysis.nodes[node_id].volatile,
             )
         )
+    for change in diff.changes():
+        if change.node_id in diff.removed_nodes:
+            categories[change.node_id] = change.category
+            nodes.append(PlannedNode(change.node_id, change.category, "removed", True))
     nodes += [
         PlannedNode(entry.node_id, None, entry.reason, True)
         for entry in forecast
@@ -155,7 +163,8 @@ def plan_change(
         added=tuple(diff.added_nodes),
         removed=tuple(diff.removed_nodes),
         forecast=tuple(forecast),
-        problems=tuple(problem for found in compiled.analysis.problems.values() for problem in found),
+        problems=tuple(problem for found in compiled.analysis.problems.values() for problem in found)
+        + tuple(Problem(f"{entry.node_id}: {entry.reason}") for entry in forecast if entry.action == "FAIL"),
         actions=_actions(missing, any(category is ChangeCategory.BREAKING for category in categories.values())),
         total_nodes=len(manifest.nodes),
         categories=dict(categories),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from seeknal.dag.manifest import Manifest
 from seeknal.dag.names import PRODUCTION
 from seeknal.dag.project import Project
 from seeknal.errors import DeliveryError, PromotionRaceError, SeeknalError
@@ -36,6 +37,7 @@ class Promotion:
     source_tree: Tree
     target_digest: str | None
     target_tree: Tree
+    manifest: Manifest
 
     def changed_nodes(self) -> list[str]:
         """The nodes that the target will have another output of, or none any more."""
@@ -53,7 +55,9 @@ class Promotion:
 
     @property
     def is_breaking(self) -> bool:
-        return "breaking" in self.categories().values() and bool(self.changed_nodes())
+        """Whether a node that changes for the target's readers changes in a breaking way."""
+        categories = self.categories()
+        return any(categories.get(node_id) == "breaking" for node_id in self.changed_nodes())
 
 
 def plan_promotion(store: Store, record: EnvironmentRecord, target: str, *, force: bool = False) -> Promotion:
@@ -78,7 +82,10 @@ def plan_promotion(store: Store, record: EnvironmentRecord, target: str, *, forc
     snapshot = store.read_snapshot(digest)
     target_digest = store.refs.read(target)
     target_snapshot = store.read_snapshot(target_digest) if target_digest else None
-    same = target_snapshot is not None and target_snapshot.tree == snapshot.tree
+    same = target_snapshot is not None and (target_snapshot.tree, target_snapshot.manifest) == (
+        snapshot.tree,
+        snapshot.manifest,
+    )
     if target == PRODUCTION and target_digest != snapshot.base and not force and not same:
         raise PromotionRaceError(
             _what_moved(store, target_snapshot, snapshot.base),
@@ -87,7 +94,7 @@ def plan_promotion(store: Store, record: EnvironmentRecord, target: str, *, forc
                 f"`seeknal run --env {source}`; or promote with --force"
             ),
         )
-    return Promotion(
+    promotion = Promotion(
         source,
         target,
         record,
@@ -96,7 +103,31 @@ def plan_promotion(store: Store, record: EnvironmentRecord, target: str, *, forc
         store.read_tree(snapshot.tree),
         target_digest,
         store.read_tree(target_snapshot.tree) if target_snapshot else Tree({}),
+        read_manifest(store, snapshot.manifest),
     )
+    _insist_on_whole(store, promotion)
+    return promotion
+
+
+def _insist_on_whole(store: Store, promotion: Promotion) -> None:
+    """Refuse a tree that is not what the plan says, holds outputs that are behind, or lacks bytes.
+
+    This rests on what the ref reaches, not on what was noted beside it: a crash may come between the two.
+    """
+    source = promotion.source
+    again = f"run it whole with `seeknal run --env {source}`"
+    plan = promotion.record.plan
+    if plan is None or promotion.source_snapshot.manifest != plan.manifest:
+        raise SeeknalError(f"Environment '{source}' has not been applied as it is planned", hint=again)
+    entries = promotion.source_tree.nodes
+    behind = [node_id for node_id in promotion.manifest.nodes if node_id not in entries or entries[node_id].stale]
+    if behind:
+        names = ", ".join(behind[:5]) + (", …" if len(behind) > 5 else "")
+        raise SeeknalError(f"Environment '{source}' holds outputs that are out of date: {names}", hint=again)
+    # Only what changes for the target: what it has already, it has.
+    for node_id in promotion.changed_nodes():
+        if node_id in entries and not store.is_whole(entries[node_id].artifact):
+            raise SeeknalError(f"the output of {node_id} is missing from the store", hint=again)
 
 
 def _what_moved(store: Store, now: Snapshot | None, base: str | None) -> str:
@@ -133,27 +164,29 @@ def execute_promotion(
         _remember(project, store, promotion, digest)
         if not publish:
             return []
-        manifest = read_manifest(store, snapshot.manifest)
-        return deliver(project, store, promotion.target, manifest, promotion.source_tree, None, listener)
+        return deliver(project, store, promotion.target, promotion.manifest, promotion.source_tree, None, listener)
 
 
 def _remember(project: Project, store: Store, promotion: Promotion, digest: str) -> None:
+    """Note the promotion in the record of the environment that it concerns."""
     now = time.time()
-    record, plan = promotion.record, promotion.record.plan
-    if promotion.target == PRODUCTION:
+    plan = promotion.record.plan
+
+    def promoted(record: EnvironmentRecord | None) -> EnvironmentRecord:
+        record = record or promotion.record
+        if record.plan is None or record.plan != plan:
+            return record
         # From here on the environment stands on what production became, so it can be promoted again.
-        if plan is not None:
-            plan = msgspec.structs.replace(plan, base=digest)
-        store.write_environment(msgspec.structs.replace(record, status="promoted", last_accessed=now, plan=plan))
-        return
-    before = store.read_environment(promotion.target)
-    created = EnvironmentRecord(
-        promotion.target,
-        "applied",
-        before.created_at if before else now,
-        now,
-        promoted_from=promotion.source,
-        plan=plan,
-    )
-    store.write_environment(created)
-    show_record(project, store, created)
+        moved = msgspec.structs.replace(record.plan, base=digest)
+        return msgspec.structs.replace(record, status="promoted", last_accessed=now, plan=moved)
+
+    def received(record: EnvironmentRecord | None) -> EnvironmentRecord:
+        record = record or EnvironmentRecord(promotion.target, "applied", now, now)
+        return msgspec.structs.replace(
+            record, status="applied", last_accessed=now, promoted_from=promotion.source, plan=plan
+        )
+
+    if promotion.target == PRODUCTION:
+        show_record(project, store, store.update_environment(promotion.source, promoted))
+    else:
+        show_record(project, store, store.update_environment(promotion.target, received))

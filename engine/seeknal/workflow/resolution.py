@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from seeknal.dag.canonical import canonical_sql
 from seeknal.dag.draft import Draft, node_of
 from seeknal.dag.inference import Inference, NodeAnalysis
 from seeknal.dag.manifest import Manifest
-from seeknal.errors import SeeknalError
-from seeknal.nodes.kind import InputTable, Task
+from seeknal.nodes.kind import InputTable, Task, encoded_identity
 from seeknal.nodes.registry import KINDS
 from seeknal.store.objects import Artifact, Tree
 from seeknal.store.store import Store
@@ -68,7 +68,7 @@ class Resolver:
         self._full = full
         self._engine = engine_identity()
         self._decisions: dict[str, Decision] = {}
-        self._identities: dict[str, list[object]] = {}
+        self._identities: dict[str, list[Any]] = {}
 
     def decide(self, node_id: str) -> Decision:
         """Decide on a node whose inputs all stand in ``artifacts``. The answer does not change.
@@ -128,21 +128,6 @@ class Resolver:
                 break
         return self._analyses[node_id]
 
-    def changed_meanwhile(self, node_id: str) -> bool:
-        """Say whether what a node depends on outside (a source's files) changed since its fingerprint was computed.
-
-        Its output is then not what the fingerprint says; the action record is forgotten.
-        """
-        draft = self._drafts[node_id]
-        try:
-            now = KINDS[draft.kind].identity(draft.spec, self._inference.around)
-        except (SeeknalError, OSError):
-            now = []
-        if now == self._identities[node_id]:
-            return False
-        self._store.forget_action(self._decisions[node_id].fingerprint)
-        return True
-
     def task(self, node_id: str, *, run_id: str, project_root: str, threads: int, memory_limit_bytes: int) -> Task:
         """Everything a worker needs to execute a node that was decided to be a miss."""
         draft = self._drafts[node_id]
@@ -164,6 +149,7 @@ class Resolver:
             positions=draft.sql.positions if draft.sql else (),
             statements=draft.sql.statements if draft.sql else (),
             schema=None if analysis.schema is None else tuple(analysis.schema.items()),
+            identity=encoded_identity(self._identities[node_id]) if KINDS[draft.kind].reads_outside else b"",
             threads=threads,
             memory_limit_bytes=memory_limit_bytes,
         )

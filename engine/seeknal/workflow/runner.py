@@ -35,9 +35,9 @@ from seeknal.workflow.delivery import deliver
 from seeknal.workflow.limits import usable_cores
 from seeknal.workflow.resolution import KEEP, MISS, Resolver
 from seeknal.workflow.results import new_run_id
-from seeknal.workflow.selection import Filters, Selection, select
+from seeknal.workflow.selection import Filters, Selection, outputs_of, select
 from seeknal.workflow.session import Session, environment_lock
-from seeknal.workflow.summary import RULE, ExecutionStatus, ExecutionSummary, NodeResult, print_summary
+from seeknal.workflow.summary import RULE, ExecutionStatus, ExecutionSummary, NodeResult, print_summary, say
 from seeknal.workflow.views import show_environment
 from seeknal.workflow.worker import close_workbenches, execute
 
@@ -125,9 +125,8 @@ class DAGRunner:
         filters = Filters(nodes or (), node_types or (), tags or (), exclude_tags or ())
         state = self._state.load() or {}
         with nullcontext() if dry_run else self._production_lock():
-            self._open(filters, full)
+            selection = self._open(filters, full, state)
             try:
-                selection = self._selection(filters, state)
                 self._each(order, selection, full, state, continue_on_error, 0 if dry_run else retry, dry_run=dry_run)
                 if not dry_run:
                     self._commit(order, continue_on_error)
@@ -158,17 +157,17 @@ class DAGRunner:
             elif self._is_cached(node_id, dirty, dry_run):
                 self._results[node_id] = self._cached(node_id)
             else:
-                print(f"ℹ {number}/{len(order)}: {node_id} [RUNNING]")
+                say(f"ℹ {number}/{len(order)}: {node_id} [RUNNING]")
                 result = self._attempt(node_id, dry_run, retry)
                 self._results[node_id] = result
                 name = node_id.partition(".")[2]
                 if result.status is ExecutionStatus.FAILED:
-                    print(f"✗ {name} failed: {result.error_message}")
+                    say(f"✗ {name} failed: {result.error_message}")
                     stopped = "" if continue_on_error else f"not started, because {node_id} failed"
                 else:
-                    print(f"✓ {name} completed in {result.duration:.2f}s")
+                    say(f"✓ {name} completed in {result.duration:.2f}s")
         if not any(r.status in (ExecutionStatus.SUCCESS, ExecutionStatus.FAILED) for r in self._results.values()):
-            print("ℹ No changes detected. Nothing to run.")
+            say("ℹ No changes detected. Nothing to run.")
 
     def _attempt(self, node_id: str, dry_run: bool, retry: int) -> NodeResult:
         result = self._execute_node(node_id, dry_run)
@@ -221,12 +220,6 @@ class DAGRunner:
         return {"row_count": outcome.artifact.row_count, "metadata": metadata}
 
     # deciding
-
-    def _selection(self, filters: Filters, state: Mapping[str, Any]) -> Selection:
-        engine = self._engine
-        built = set(engine.base.nodes) if engine else set()
-        built |= {node_id for node_id, entry in state.items() if entry.get("status") == "success"}
-        return select(self.manifest, filters, built)
 
     def _dirty(self, full: bool, state: Mapping[str, Any]) -> set[str]:
         """The nodes of the user's own kinds that must run: nothing is known of their fingerprint.
@@ -291,11 +284,12 @@ class DAGRunner:
 
     # opening and committing
 
-    def _open(self, filters: Filters, full: bool) -> None:
-        """Open the engine on the nodes whose kinds, and whose inputs' kinds, we know."""
+    def _open(self, filters: Filters, full: bool, state: Mapping[str, Any]) -> Selection:
+        """Open the engine on the nodes whose kinds, and whose inputs' kinds, we know; give what is selected."""
         project = Project.open(self.root)
         foreign = {node_id for node_id, node in self.manifest.nodes.items() if node.kind not in KINDS}
         foreign |= self.manifest.descendants_of(foreign)
+        built = {node_id for node_id in foreign if state.get(node_id, {}).get("status") == "success"}
         ours = Manifest(self.manifest.metadata.project)
         for node_id, node in self.manifest.nodes.items():
             if node_id not in foreign:
@@ -303,18 +297,19 @@ class DAGRunner:
         for edge in self.manifest.edges:
             if edge.to_node not in foreign:
                 ours.add_edge(edge.from_node, edge.to_node)
-        session = Session(project, parse_manifest(project, ours)) if ours.nodes else None
-        if session is None:
-            return
+        if not ours.nodes:
+            return select(self.manifest, filters, built)
+        session = Session(project, parse_manifest(project, ours))
         try:
             session.compiled.analysis.check()
             session.store.prepare()
             base = session.base(PRODUCTION)
-            selection = select(self.manifest, filters, base.tree.nodes)
+            selection = select(self.manifest, filters, built | outputs_of(session.store, base.tree, filters))
             self._engine = _Engine(session, session.resolver(base, selection, full=full), base.tree, new_run_id())
         except BaseException:
             session.close()
             raise
+        return selection
 
     def _production_lock(self) -> AbstractContextManager[None]:
         return environment_lock(Project.open(self.root).store(), PRODUCTION, "DAGRunner.run")
@@ -395,12 +390,11 @@ class DAGRunner:
         state = self._state.load() or {}
         order = self._get_topological_order()
         self._results, self._artifacts = {}, {}
-        self._open(filters, full)
+        selection = self._open(filters, full, state)
         try:
-            selection = self._selection(filters, state)
             dirty = self._dirty(full, state)
-            print("ℹ Execution Plan:")
-            print(f"ℹ {RULE}")
+            say("ℹ Execution Plan:")
+            say(f"ℹ {RULE}")
             for number, node_id in enumerate(order, 1):
                 if node_id not in selection.considered:
                     self._keep(node_id, selection.left_out[node_id])
@@ -408,8 +402,8 @@ class DAGRunner:
                 else:
                     action = "CACHED" if self._is_cached(node_id, dirty, True) else "RUN"
                 node = self.manifest.nodes[node_id]
-                print(f"{number:>4}. {action} {node_id} [{', '.join(node.tags) or node.kind}]")
-            print(f"ℹ {RULE}")
+                say(f"{number:>4}. {action} {node_id} [{', '.join(node.tags) or node.kind}]")
+            say(f"ℹ {RULE}")
         finally:
             self._close()
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from seeknal.dag.manifest import Manifest
 from seeknal.dag.names import did_you_mean
 from seeknal.errors import NotFoundError
+from seeknal.store.objects import Tree
+from seeknal.store.store import Store
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,16 @@ def select(manifest: Manifest, filters: Filters, has_output: Collection[str]) ->
     for node_id in every - considered:
         left_out[node_id] = "excluded by tag" if node_id in excluded else "not selected"
     return Selection(frozenset(chosen), frozenset(considered), left_out)
+
+
+def outputs_of(store: Store, tree: Tree, filters: Filters) -> set[str]:
+    """The nodes whose stored output can stand in for a node that filters leave out: it must be whole.
+
+    Without filters no node is left out, and none is looked at.
+    """
+    if not filters:
+        return set(tree.nodes)
+    return {node_id for node_id, entry in tree.nodes.items() if store.is_whole(entry.artifact)}
 
 
 def find_nodes(manifest: Manifest, name: str) -> list[str]:

@@ -20,7 +20,7 @@ from seeknal.dag.manifest import Manifest
 from seeknal.dag.names import PRODUCTION
 from seeknal.dag.parse import ParsedProject, parse_project
 from seeknal.dag.project import Project
-from seeknal.errors import CorruptObjectError
+from seeknal.errors import BusyError, CorruptObjectError, UsageError
 from seeknal.state.backend import StateBackend, create_state_backend
 from seeknal.state.locks import FileLock
 from seeknal.store.file_memo import FileDigests
@@ -81,6 +81,7 @@ class Session:
         self.store = project.store()
         self.digests = digests or file_digests(self.store)
         self._of_files = digests is not None
+        self._heads = {name: self.store.refs.read(name) for name in self.store.refs.names()}
         self._inference = Inference(parsed, self.digests)
         self.compiled = CompiledProject(parsed, self._inference.analyse())
 
@@ -190,7 +191,12 @@ class Session:
         with self.locked(environment, "run"):
             run = self.prepare_run(environment, options, listener=listener, stop=stop, workers=workers)
             head = self.store.refs.read(environment)
-            records = self._records()
+            if head != self._heads.get(environment):
+                raise BusyError(
+                    f"environment '{environment}' was moved by another process while the project was read",
+                    hint="run again",
+                )
+            records = self._records(options.run_id)
             # Refuses a run id that cannot be one before anything is executed.
             records.get_run(run.run_id)
             result, tree = run.execute()
@@ -205,7 +211,7 @@ class Session:
                 self.store,
                 environment,
                 tree,
-                self.manifest,
+                run.built_manifest(tree),
                 expected_head=head,
                 reason="run",
                 run_id=result.run_id,
@@ -239,10 +245,12 @@ class Session:
         with environment_lock(self.store, environment, purpose):
             yield
 
-    def _records(self) -> StateBackend:
+    def _records(self, run_id: str | None) -> StateBackend:
         chosen = os.environ.get("SEEKNAL_STATE_BACKEND") or self.project.settings.state_backend
         backend = create_state_backend(chosen, base_path=str(self.project.target))
         backend.initialize()
+        if run_id is not None and backend.get_run(run_id) is not None:
+            raise UsageError(f"there is a run '{run_id}' already", hint="choose another --run-id, or none")
         return backend
 
 

@@ -21,9 +21,10 @@ from seeknal.dag.project import PROJECT_FILE, Project, node_files
 from seeknal.errors import StoreError
 from seeknal.store.file_memo import FileDigests
 from seeknal.store.filesystem import write_atomically
-from seeknal.store.objects import FORMAT_VERSIONS, decode, encode
+from seeknal.store.objects import FORMAT_VERSIONS, Tree, decode, encode
 from seeknal.store.store import Store
 from seeknal.version import __version__
+from seeknal.workflow.delivery import is_as_left
 from seeknal.workflow.results import NodeOutcome, RunResult, new_run_id
 
 
@@ -71,14 +72,14 @@ def settled_run(project: Project, *, publish: bool) -> tuple[RunResult, Settled]
         head = store.refs.read(PRODUCTION)
         if head is None or head != settled.head or settled.engine != engine_stamp():
             return None
-        if publish and not (settled.published and _deliveries_stand(store)):
-            return None
         if not _files_stand(project, store, settled) or not _views_stand(project):
             return None
         tree = store.read_tree(store.read_snapshot(head).tree)
     except (OSError, StoreError):
         return None
     if not all(store.is_whole(entry.artifact) for entry in tree.nodes.values()):
+        return None
+    if publish and not (settled.published and _deliveries_stand(store, tree)):
         return None
     nodes = [
         NodeOutcome(node_id, "cached", "unchanged", entry.artifact.row_count, 0.0, entry.fingerprint, entry.artifact)
@@ -104,11 +105,12 @@ def _files_stand(project: Project, store: Store, settled: Settled) -> bool:
     return stands
 
 
-def _deliveries_stand(store: Store) -> bool:
-    for files in store.read_deliveries(PRODUCTION).nodes.values():
-        for delivery in files.values():
-            stat = os.stat(delivery.path)
-            if (stat.st_size, stat.st_mtime_ns) != (delivery.size_bytes, delivery.mtime_ns):
+def _deliveries_stand(store: Store, tree: Tree) -> bool:
+    delivered = store.read_deliveries(PRODUCTION).nodes
+    for node_id, entry in tree.nodes.items():
+        for name, _ in entry.artifact.side_blobs:
+            delivery = delivered.get(node_id, {}).get(name)
+            if delivery is None or not is_as_left(delivery):
                 return False
     return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -96,7 +97,13 @@ def summarize(result: RunResult) -> ExecutionSummary:
     )
 
 
-def print_summary(summary: ExecutionSummary, write: Callable[[str], None] = print) -> None:
+def say(text: str) -> None:
+    """Print a line. What the stream cannot show becomes a question mark: no run may end over that."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    print(text.encode(encoding, "replace").decode(encoding))
+
+
+def print_summary(summary: ExecutionSummary, write: Callable[[str], None] = say) -> None:
     """Print a summary, and the failed nodes with their errors."""
     write(f"ℹ {RULE}")
     write("ℹ Execution Summary")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from seeknal.errors import SeeknalError
+from seeknal.errors import NodeFailedError, SeeknalError
 from seeknal.nodes.kind import Task
 from seeknal.store.objects import ActionRecord, Artifact
 
@@ -75,6 +75,26 @@ def execute_task(data: bytes) -> bytes:
     return _encode(execute(task))
 
 
+def _insist_on_identity(task: Task, bench: Workbench) -> None:
+    """Raise NodeFailedError where what was read outside is not what the fingerprint was computed for.
+
+    Its output must not be remembered: the fingerprint would lead to other data than it says.
+    """
+    from seeknal.dag.project import Project
+    from seeknal.nodes.kind import Surroundings, encoded_identity
+    from seeknal.nodes.registry import KINDS
+    from seeknal.store.file_memo import FileDigests
+
+    if not task.identity:
+        return
+    kind = KINDS[task.kind]
+    # Without a memory: what was read was read a moment ago, so only the content itself can tell.
+    digests = FileDigests(bench.store.root / "memo" / "none", bench.store.temporary_folder)
+    around = Surroundings(Project(Path(task.project_root)), digests, None)
+    if encoded_identity(kind.identity(msgspec.convert(task.spec, kind.spec), around)) != task.identity:
+        raise NodeFailedError("what it reads changed while it was read", hint="run again")
+
+
 def execute(task: Task) -> Outcome:
     """Execute a task: run the node, store its output, remember it under the fingerprint."""
     import duckdb
@@ -87,6 +107,7 @@ def execute(task: Task) -> Outcome:
     started = time.perf_counter()
     try:
         artifact = KINDS[task.kind].execute(task, bench)
+        _insist_on_identity(task, bench)
         artifact = msgspec.structs.replace(
             artifact, built_at=time.time(), duration_seconds=time.perf_counter() - started, run_id=task.run_id
         )

@@ -125,6 +125,10 @@ class EnvironmentPlanRecord(msgspec.Struct, frozen=True):
     document: dict[str, Any] = {}
 
 
+# How long an environment lives after it was last used, unless something else is said.
+DEFAULT_TTL_SECONDS = 7 * 24 * 3600
+
+
 class EnvironmentRecord(msgspec.Struct, frozen=True):
     """What is known of an environment beside its ref. Times are seconds since 1970, UTC.
 
@@ -135,7 +139,7 @@ class EnvironmentRecord(msgspec.Struct, frozen=True):
     status: str
     created_at: float
     last_accessed: float
-    ttl_seconds: int = 7 * 24 * 3600
+    ttl_seconds: int = DEFAULT_TTL_SECONDS
     promoted_from: str | None = None
     plan: EnvironmentPlanRecord | None = None
 

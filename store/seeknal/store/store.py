@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,6 +34,7 @@ from seeknal.errors import CorruptObjectError, StoreError
 from seeknal.store.column_digests import digest_file, digest_parquet
 from seeknal.store.filesystem import (
     digest_bytes,
+    locked,
     place,
     sync_filesystem,
     temporary_name,
@@ -145,9 +146,6 @@ class Store:
         write_atomically(path, encode(record), self.temporary_folder)
         self._written.append(path)
 
-    def forget_action(self, fingerprint: str) -> None:
-        self._action_path(fingerprint).unlink(missing_ok=True)
-
     # trees, manifests, snapshots
 
     def write_tree(self, tree: Tree) -> str:
@@ -220,6 +218,18 @@ class Store:
         check_ref_name(record.name)
         path = self._environment_path(record.name)
         write_atomically(path, encode(record), self.temporary_folder, durable=True)
+
+    def update_environment(
+        self, name: str, change: Callable[[EnvironmentRecord | None], EnvironmentRecord]
+    ) -> EnvironmentRecord:
+        """Replace an environment's record by what ``change`` makes of it as it is now; nobody else writes meanwhile.
+
+        Gives the new record. ``change`` is short: others wait for it.
+        """
+        with locked(self.root / "locks" / f"{name}.record"):
+            record = change(self.read_environment(name))
+            self.write_environment(record)
+            return record
 
     def remove_environment(self, name: str) -> None:
         """Forget an environment's record and deliveries. Its ref is removed by whoever moves refs."""

@@ -167,9 +167,6 @@ class TestActionRecords:
         later = msgspec.structs.replace(artifact, run_id="later")
         store.record_action(ActionRecord(KEY, "transform.t", later))
         assert store.find_action(KEY) == later
-        store.forget_action(KEY)
-        store.forget_action(KEY)
-        assert store.find_action(KEY) is None
 
     def test_record_is_a_miss_while_a_blob_is_missing_or_has_another_size(
         self, store: Store, tables: list[bytes]
