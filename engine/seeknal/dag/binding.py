@@ -3,14 +3,12 @@
 - *schema*: output column name → DuckDB type, in order.
 - *reads*: for each input, the columns whose values can matter to the result. They come from DuckDB's plan, in which
   only unused columns were taken out. Where a plan could hide a read, the answer is "all columns": never guess low.
-- *lent types*: a column that is not read may still lend its type: in ``coalesce(a + NULL, 1)::VARCHAR`` it decides
-  between ``1`` and ``1.0``. So the types of columns that the query names without reading them count too.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,15 +42,13 @@ class Bound:
     """What binding a query told.
 
     ``schema``: None where it is only known once the query ran. ``reads`` maps an input's node id to column names in
-    the input's order, or to None for all of them; inputs that the query does not name are left out. ``lent``: input,
-    name and type of the columns that the query names and does not read. As long as all three stay the same, and the
-    number of rows of these inputs and the values of what it reads, so does what the query gives (in an order of rows
-    that may differ where the query leaves it open).
+    the input's order, or to None for all of them; inputs that the query does not name are left out. As long as both
+    stay the same, and the number of rows of these inputs, and name, type and values of the columns read, so does what
+    the query gives (in an order of rows that may differ where the query leaves it open).
     """
 
     schema: dict[str, str] | None
     reads: dict[str, tuple[str, ...] | None]
-    lent: tuple[tuple[str, str, str], ...] = ()
 
 
 class BindError(Exception):
@@ -122,8 +118,7 @@ class Binder:
             if sql.reads_everything or schema is None:
                 return Bound(schema, dict.fromkeys(named))
             prefix = "EXPLAIN (FORMAT JSON) "
-            reads = self._reads(query, named)
-            return Bound(schema, reads, tuple(self._lent(reads, sql.columns)))
+            return Bound(schema, self._reads(query, named))
         except duckdb.Error as error:
             problem = engine_problem(error, sql.statements[running], len(prefix))
             raise BindError(shifted(problem, sql.starts[running])) from error
@@ -177,14 +172,6 @@ class Binder:
         if not is_plain:
             return dict.fromkeys(named)
         return {node_id: self._columns(node_id, scanned[_table_name(node_id)]) for node_id in named}
-
-    def _lent(
-        self, reads: Mapping[str, tuple[str, ...] | None], columns: Collection[str]
-    ) -> Iterator[tuple[str, str, str]]:
-        for node_id, read in reads.items():
-            for name, type_ in self._declared[node_id].items() if read is not None else ():
-                if read is not None and name not in read and name.lower() in columns:
-                    yield node_id, name, type_
 
     def _columns(self, node_id: str, projected: set[str]) -> tuple[str, ...] | None:
         """Turn what a scan projects (``amount``, or ``s.a`` for a field of a struct) into the input's columns."""

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,8 +27,7 @@ from seeknal.store.file_memo import FileDigests
 class NodeAnalysis:
     """What is known of a node before it runs.
 
-    ``reads``: input → columns, None for all. ``canonical``: what the node's SQL says, in canonical form, and the types
-    that are lent to it; see :mod:`seeknal.dag.binding`.
+    ``reads``: input → columns, None for all; see :mod:`seeknal.dag.binding`.
     """
 
     schema: dict[str, str] | None
@@ -122,8 +120,6 @@ class Inference:
         except BindError as error:
             place = draft.place_in_query(error.problem.offset)
             raise ProjectError([Problem(f"{node_id}: {error.problem.message}", place, error.problem.hint)]) from error
-        if bound.lent:
-            canonical = f"{canonical}\n{json.dumps(bound.lent)}"
         return NodeAnalysis(bound.schema, bound.reads, canonical, draft.sql.volatile)
 
     def _bind_by_kind(self, draft: Draft, schemas: Mapping[str, Schema | None]) -> NodeAnalysis:

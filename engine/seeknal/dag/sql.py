@@ -38,8 +38,7 @@ class Sql:
     ``statements``: all but the last are ``CREATE TEMP …``; ``bare`` are the same, but make tables without data.
     ``starts``: the offset of each in ``text``. ``references``: node ids in order of appearance. ``positions``: the
     positional names used, lower case, each with the index of the input it means; ``sure`` where they are tables for
-    certain. ``offsets``: where references and positional names stand first. ``columns``: every name, lower case, that
-    stands for a column or a part of one. ``reads_everything``: the columns it
+    certain. ``offsets``: where references and positional names stand first. ``reads_everything``: the columns it
     reads cannot be told from its plan. ``depends_on_data``: neither can the columns it gives. ``moves``: for each
     ``ref()`` that was replaced, the offset behind it and how much longer the text has become up to there.
     """
@@ -52,7 +51,6 @@ class Sql:
     positions: tuple[tuple[str, int], ...] = ()
     sure: bool = True
     offsets: Mapping[str, int] = field(default_factory=dict)
-    columns: frozenset[str] = frozenset()
     volatile: tuple[str, ...] = ()
     reads_everything: bool = False
     depends_on_data: bool = False
@@ -115,7 +113,6 @@ class _Parts:
         self._references: list[str] = []
         self._positions: dict[str, int] = {}
         self._offsets: dict[str, int] = {}
-        self._columns: set[str] = set()
         self._bare: list[str] = []
         self._volatile: dict[str, None] = {}
         self._reads_everything = False
@@ -139,7 +136,6 @@ class _Parts:
             positions=tuple(sorted(self._positions.items())),
             sure=self._sure,
             offsets=self._offsets,
-            columns=frozenset(self._columns),
             volatile=tuple(self._volatile),
             reads_everything=self._reads_everything,
             depends_on_data=self._depends_on_data,
@@ -278,7 +274,6 @@ class _Parts:
     def _take(self, syntax: Syntax, start: int) -> None:
         self._problems += [shifted(problem, start) for problem in syntax.problems]
         self._volatile |= syntax.volatile
-        self._columns |= syntax.columns
         self._reads_everything = self._reads_everything or syntax.needs_types or not syntax.exact
         self._sure = self._sure and syntax.exact
         for table in syntax.tables:

@@ -45,9 +45,12 @@ VOLATILE_FUNCTIONS = frozenset(
 # They give something that depends on an argument's type alone; DuckDB then does not read the argument.
 TYPE_FUNCTIONS = frozenset("can_cast_implicitly cast_to_type get_type pg_typeof replace_type st_crs typeof".split())
 
+# They make a value of their arguments, NULL or not; [1, NULL] is list_value(1, NULL).
+BUILDING_FUNCTIONS = frozenset("list_value row struct_pack".split())
+
 # They never give NULL for arguments that are not NULL; most are what DuckDB makes of INTERVAL 3 DAY.
 NEVER_NULL_FUNCTIONS = frozenset(
-    """+ - * || list_value row struct_pack to_centuries to_days to_decades to_hours to_microseconds to_millennia
+    """+ - * || to_centuries to_days to_decades to_hours to_microseconds to_millennia
     to_milliseconds to_minutes to_months to_quarters to_seconds to_weeks to_years trunc""".split()
 )
 

@@ -13,11 +13,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from seeknal.dag.sql_functions import VOLATILE_WORDS, is_volatile, why_refused
+from seeknal.dag.sql_functions import (
+    BUILDING_FUNCTIONS,
+    NEVER_NULL_FUNCTIONS,
+    TYPE_FUNCTIONS,
+    VOLATILE_FUNCTIONS,
+    VOLATILE_WORDS,
+    is_volatile,
+    why_refused,
+)
 from seeknal.dag.sql_problem import SqlProblem, character_offset
 from seeknal.dag.tokens import Token
 
@@ -29,6 +37,12 @@ _READING = frozenset(
     EXPRESSION_LIST PIVOT EMPTY SHOW_REF LIMIT_MODIFIER LIMIT_PERCENT_MODIFIER ORDER_MODIFIER DISTINCT_MODIFIER
     ORDER_DEFAULT ASCENDING DESCENDING""".split()
 )
+
+# What has a value of its own for each row, or is no value at all.
+_DEPENDING_ON_ROWS = frozenset("COLUMN_REF POSITIONAL_REFERENCE STAR SUBQUERY WINDOW LAMBDA PARAMETER".split())
+
+# Operators that are functions to DuckDB.
+_EXTRACTING = frozenset({"ARRAY_EXTRACT", "ARRAY_SLICE", "STRUCT_EXTRACT"})
 
 # In an outline: what may not follow a parenthesis, and what may not be named at all.
 _WRITING_WORDS = frozenset("insert update delete merge truncate copy call show".split())
@@ -49,13 +63,16 @@ class TableName:
 class Syntax:
     """What a query says. Offsets are in its text.
 
-    ``describes``: it looks at a table's columns (DESCRIBE, SUMMARIZE), not only at its rows. ``exact``: see the module.
+    ``needs_types``: what it gives may depend on the type of a column whose values it does not read. So it is where it
+    asks for types (DESCRIBE, SUMMARIZE, ``typeof``), and where DuckDB may know a call's value to be NULL without
+    looking at all of its arguments: in ``coalesce(a + NULL, 1)::VARCHAR`` the type of ``a`` decides between ``1`` and
+    ``1.0``. ``exact``: see the module.
     """
 
     tables: list[TableName] = field(default_factory=list)
     volatile: dict[str, None] = field(default_factory=dict)
     problems: list[SqlProblem] = field(default_factory=list)
-    describes: bool = False
+    needs_types: bool = False
     exact: bool = True
 
 
@@ -118,6 +135,8 @@ class _Reader:
                 self._found.volatile["a sample without a seed"] = None
         elif class_ in ("FUNCTION", "WINDOW"):
             self._call(node, as_table=False)
+        elif class_ == "OPERATOR" and type_ in _EXTRACTING:
+            self._see_arguments(node.get("children", ()))
         elif class_ == "PARAMETER":
             self._refuse("the SQL has parameters ($1 or ?)", self._offset(node), "write the values")
         elif class_ == "COLUMN_REF":
@@ -137,7 +156,7 @@ class _Reader:
         elif type_ == "TABLE_FUNCTION":
             self._call(node["function"], as_table=True)
         elif type_ == "SHOW_REF":
-            self._found.describes = True
+            self._found.needs_types = True
             if "query" not in node:
                 self._refuse("SHOW is not allowed: it lists what is there, not a node's inputs", self._find("show"), "")
 
@@ -146,12 +165,21 @@ class _Reader:
         name = str(path[-1]).lower()
         if name in self._own:
             return
-        if is_volatile(name, len(node.get("arguments", ()))):
+        arguments = [argument.get("expression", argument) for argument in node.get("arguments", ())]
+        if is_volatile(name, len(arguments)):
             self._found.volatile[name] = None
+        if name in TYPE_FUNCTIONS:
+            self._found.needs_types = True
+        if name not in BUILDING_FUNCTIONS and node.get("class") == "FUNCTION":
+            self._see_arguments(arguments)
         refused = why_refused(name, as_table=as_table)
         if refused:
             offset = self._offset(node)
             self._refuse(refused[0], self._find(name) if offset is None else offset, refused[1])
+
+    def _see_arguments(self, arguments: Iterable[Any]) -> None:
+        if any(_may_be_constant_null(argument) for argument in arguments):
+            self._found.needs_types = True
 
     def _refuse(self, message: str, offset: int | None, hint: str) -> None:
         if all(problem.message != message for problem in self._found.problems):
@@ -164,6 +192,39 @@ class _Reader:
     def _find(self, word: str) -> int | None:
         found = re.search(rf"\b{re.escape(word)}\b", self._text, re.IGNORECASE)
         return found.start() if found else None
+
+
+def _may_be_constant_null(expression: Any) -> bool:
+    """Say whether an expression may be NULL whatever the rows are, so that DuckDB can know it while binding."""
+    return not _depends_on_rows(expression) and not _is_never_null(expression)
+
+
+def _depends_on_rows(expression: Any) -> bool:
+    stack = [expression]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, dict):
+            if node.get("class") in _DEPENDING_ON_ROWS:
+                return True
+            stack.extend(node.values())
+        elif isinstance(node, list):
+            stack.extend(node)
+    return False
+
+
+def _is_never_null(expression: Any) -> bool:
+    class_ = expression.get("class")
+    if class_ == "CONSTANT":
+        return bool(expression.get("literal", {}).get("kind", "NULL_LITERAL") != "NULL_LITERAL")
+    if class_ == "CAST":
+        return not expression.get("try_cast") and _is_never_null(expression["child"])
+    if class_ != "FUNCTION":
+        return False
+    name = str(expression.get("function_name", "")).lower()
+    if name in BUILDING_FUNCTIONS or name in VOLATILE_FUNCTIONS:
+        return True
+    arguments = [argument.get("expression", argument) for argument in expression.get("arguments", ())]
+    return name in NEVER_NULL_FUNCTIONS and all(map(_is_never_null, arguments))
 
 
 def _ctes(cte_map: dict[str, Any], scope: frozenset[str]) -> tuple[list[tuple[Any, frozenset[str]]], frozenset[str]]:

@@ -173,6 +173,7 @@ def _withdraw(place: _Place, files: Mapping[str, Delivery]) -> None:
 
 
 def is_as_left(known: Delivery) -> bool:
+    """Say whether a delivered file looks as it did right after its delivery."""
     try:
         stat = os.stat(known.path)
     except OSError:

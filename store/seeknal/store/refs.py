@@ -3,6 +3,10 @@
 A ref moves by compare-and-swap under a lock, durably, and every move is a line in the ref's log:
 ``<time> <old> <new> <who> <why>``, tab-separated, ``-`` for none. The line is written first, so a crash may leave one
 without its move; the next line then does not start from where that one leads.
+
+    refs/<name>  refs/<name>.log  refs/<name>.lock
+
+A ref whose own name ends like one of the latter two has a ``~`` behind it, which no name has.
 """
 
 from __future__ import annotations
@@ -35,11 +39,9 @@ class RefMove:
 
 
 def check_ref_name(name: str) -> None:
-    """Raise NameNotAllowedError where a ref's name would not be a file's, or that of another ref's log or lock."""
+    """Raise NameNotAllowedError where a ref's name could not be that of a file."""
     if not _NAME.fullmatch(name):
         raise NameNotAllowedError(f"'{name}' cannot name a ref", hint="use letters, digits, '_', '-' and '.'")
-    if name.endswith(_BESIDE):
-        raise NameNotAllowedError(f"'{name}' cannot name a ref", hint=f"choose one without {' or '.join(_BESIDE)}")
 
 
 class Refs:
@@ -49,10 +51,13 @@ class Refs:
         self._folder = folder
         self._temporary_folder = temporary_folder
 
+    def _path(self, name: str) -> Path:
+        return self._folder / (f"{name}~" if name.endswith(_BESIDE) else name)
+
     def read(self, name: str) -> str | None:
         """The snapshot an environment stands at, None where it has none. Raises CorruptObjectError."""
         try:
-            text = (self._folder / name).read_text(encoding="ascii", errors="replace").strip()
+            text = self._path(name).read_text(encoding="ascii", errors="replace").strip()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -70,7 +75,7 @@ class Refs:
             entries = os.listdir(self._folder)
         except FileNotFoundError:
             return []
-        return sorted(name for name in entries if not name.endswith(_BESIDE))
+        return sorted(name.removesuffix("~") for name in entries if not name.endswith(_BESIDE))
 
     def compare_and_swap(self, name: str, expected: str | None, new: str | None, *, who: str, why: str) -> bool:
         """Move a ref from ``expected`` to ``new`` (None removes it); False where it stands elsewhere.
@@ -85,10 +90,10 @@ class Refs:
             # The log comes first: a ref that moved without a line could not be traced.
             self._append(name, RefMove(time.time(), expected, new, who, why))
             if new is None:
-                (self._folder / name).unlink(missing_ok=True)
+                self._path(name).unlink(missing_ok=True)
                 sync_folder(self._folder)
             else:
-                write_atomically(self._folder / name, f"{new}\n".encode(), self._temporary_folder, durable=True)
+                write_atomically(self._path(name), f"{new}\n".encode(), self._temporary_folder, durable=True)
             return True
 
     def _append(self, name: str, move: RefMove) -> None:

@@ -62,8 +62,19 @@ class TestMoving:
         assert refs.names() == ["a_b-c", "dev.2", "prod"]
         assert moves(refs, "dev.2") == [(None, ONE)]
 
-    @pytest.mark.parametrize("name", ["dev.log", "dev.lock", "", ".", "..", ".hidden", "a/b", "../up", "a\nb", "é"])
-    def test_name_that_is_no_name_for_a_file_or_is_another_refs_log_is_refused(self, refs: Refs, name: str) -> None:
+    def test_refs_whose_names_begin_alike_do_not_meet(self, refs: Refs) -> None:
+        names = ["dev", "dev.lock", "dev.lock.log", "dev.log", "dev.log.lock", "dev.log.log"]
+        for name in names:
+            assert swap(refs, None, digest_bytes(name.encode()), name)
+        assert refs.names() == names
+        for name in names:
+            assert refs.read(name) == digest_bytes(name.encode())
+            assert moves(refs, name) == [(None, digest_bytes(name.encode()))]
+            assert swap(refs, digest_bytes(name.encode()), None, name)
+        assert refs.names() == []
+
+    @pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "../up", "a\nb", "é", "dev~", "a b"])
+    def test_name_that_is_no_name_for_a_file_is_refused(self, refs: Refs, name: str) -> None:
         with pytest.raises(NameNotAllowedError):
             swap(refs, None, ONE, name)
 

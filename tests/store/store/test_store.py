@@ -258,7 +258,7 @@ class TestEnvironments:
         assert store.read_deliveries("dev") == Deliveries()
 
     def test_environment_that_could_not_have_a_ref_is_refused_from_the_start(self, store: Store) -> None:
-        for name in ("dev.log", "dev.lock", "../dev"):
+        for name in ("", "../dev", "dev/x"):
             with pytest.raises(NameNotAllowedError):
                 store.write_environment(msgspec.structs.replace(self.RECORD, name=name))
 
