@@ -209,7 +209,7 @@ def drop_temporary_objects(connection: Any) -> None:
     )
     for kind, listing in listings:
         for (name,) in connection.execute(listing).fetchall():
-            connection.execute(f"DROP {kind} IF EXISTS temp.{quoted(name)}")
+            connection.execute(f"DROP {kind} IF EXISTS temp.{quoted(name)} CASCADE")
 
 
 def _operators(plan: Any) -> Iterator[dict[str, Any]]:

@@ -134,11 +134,14 @@ class Run:
         )
         # One worker process would only add its start; below two runnable nodes nothing can overlap.
         workers = self._workers or (ProcessWorkers(slots) if self._options.parallel and len(may_run) > 1 else Inline())
+        finished = False
         try:
             self._drive(scheduler, workers)
+            finished = not self._stop.requested
         finally:
             if workers is not self._workers:
-                workers.close(kill=self._stop.requested)
+                # Whatever broke off the run, its nodes are not waited for.
+                workers.close(kill=not finished)
         outcomes = [self._outcomes[node_id] for node_id in self._order]
         failed = any(outcome.status == "failed" for outcome in outcomes)
         status = "interrupted" if self._stop.requested else "failed" if failed else "success"

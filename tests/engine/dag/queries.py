@@ -153,7 +153,9 @@ class QueryMaker:
         type_ = self.pick("INTEGER", "VARCHAR", "DOUBLE", "BOOLEAN")
         one = self.column(scope, type_)[0]
         if depth <= 0 or self.chance(40):
-            return str(self.pick(f"{one} IS NOT NULL", f"{one} = {self.draw(_LITERALS[type_])}", "true", f"{one} < {one}"))
+            return str(
+                self.pick(f"{one} IS NOT NULL", f"{one} = {self.draw(_LITERALS[type_])}", "true", f"{one} < {one}")
+            )
         two = self.expression(scope, depth - 1, type_)
         inner = self.subquery(scope, depth - 1, type_)
         return str(

@@ -140,7 +140,7 @@ def test_time_zone_of_the_machine_changes_no_output(shop: Path) -> None:
 
 
 def test_runner_knows_a_node_that_a_failed_run_before_never_reached(shop: Path) -> None:
-    write(shop, "seeknal/summary.yml", transform("summary", "SELECT error('boom' || sum(total)) AS s FROM clean"))
+    write(shop, "seeknal/summary.yml", transform("summary", "SELECT error('boom' || sum(total)) AS s FROM transform.clean"))
     with Session.open(Project.open(shop)) as session:
         session.show_manifest()
     manifest = Manifest.load(shop / "target/manifest.json")
@@ -181,7 +181,7 @@ class TestWhatMayBePromoted:
     def test_crash_after_the_ref_moved_to_stale_outputs_leaves_them_unpromoted(
         self, shop: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        large_is_wrong = "SELECT sum(CAST(CASE WHEN total > 100 THEN 'x' ELSE '0' END AS INT)) AS s FROM clean"
+        large_is_wrong = "SELECT sum(CAST(CASE WHEN total > 100 THEN 'x' ELSE '0' END AS INT)) AS s FROM transform.clean"
         write(shop, "seeknal/summary.yml", transform("summary", large_is_wrong))
         run(shop)
         manager = planned_and_applied(shop)
