@@ -89,6 +89,8 @@ def _options(given: dict[str, Any]) -> Any:
 
 def _refuse_what_is_to_come(given: dict[str, Any]) -> None:
     _check_date(given["date_"])
+    if given["date_"] is not None:
+        Console(to_stderr=True).mark("warning", "--date has no effect: parameters are not available yet")
     if given["backfill"] and not (given["start"] and given["end"]):
         raise UsageError("--backfill needs --start and --end")
     for option, value in (

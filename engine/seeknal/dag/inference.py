@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,7 +63,7 @@ class Inference:
         self._parsed = parsed
         self._binder = Binder()
         self._reader = duckdb.connect(":memory:", config={"threads": 1, "python_enable_replacements": False})
-        self._reader.execute("SET TimeZone = 'UTC'")
+        self._reader.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
         self.around = Surroundings(parsed.project, digests, self._reader)
 
     def close(self) -> None:
@@ -88,8 +89,29 @@ class Inference:
                 nodes[node_id] = analysis
             except SeeknalError as error:
                 problems[node_id] = error.problems()
-                nodes[node_id] = NodeAnalysis(None, dict.fromkeys(schemas))
+                nodes[node_id] = NodeAnalysis(self._declared(node_id), dict.fromkeys(schemas))
+        self._find_shared_places(problems)
         return Analysis(nodes, problems)
+
+    def _declared(self, node_id: str) -> dict[str, str] | None:
+        """What a node that cannot be built declares to give: its readers are checked against that."""
+        draft = self._parsed.drafts[node_id]
+        declared = KINDS[draft.kind].declared(draft.spec)
+        if declared:
+            self._declare(node_id, declared)
+        return declared
+
+    def _find_shared_places(self, problems: dict[str, list[Problem]]) -> None:
+        """Two nodes that deliver to one place would take turns in overwriting it."""
+        places: dict[str, str] = {}
+        for node_id, draft in self._parsed.drafts.items():
+            place = KINDS[draft.kind].delivers_to(draft.spec)
+            if place is None:
+                continue
+            other = places.setdefault(os.path.normpath(place), node_id)
+            if other != node_id:
+                message = f"{node_id}: writes to '{place}', and so does {other}"
+                problems.setdefault(node_id, []).append(Problem(message, draft.place("path"), "give each its own path"))
 
     def _declare(self, node_id: str, schema: Schema) -> None:
         import duckdb

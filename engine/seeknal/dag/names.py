@@ -75,6 +75,9 @@ def nearest(name: str, candidates: Iterable[str], count: int = 3) -> list[str]:
         prefix, bare = "", prefix
     same_name = [candidate for low, candidate in lowered.items() if low.partition(".")[2] == bare]
     same_kind = {low.partition(".")[2]: low for low in lowered if dot and low.partition(".")[0] == prefix}
+    if not dot:
+        # A name without kind is compared with the names of all kinds.
+        same_kind = {low.partition(".")[2] or low: low for low in lowered}
     alike = [same_kind[match] for match in difflib.get_close_matches(bare, same_kind, n=count)]
     others = [low for low in lowered if low not in same_kind.values()]
     alike += difflib.get_close_matches(name.lower(), others, n=count)

@@ -121,6 +121,7 @@ class _Parts:
 
     def sql(self) -> Sql:
         statements = _statements(self._pieces)
+        self._refuse_templates()
         if not self._problems:
             if statements:
                 self._read(statements)
@@ -176,6 +177,14 @@ class _Parts:
         self._problems.append(problem)
         return None
 
+    def _refuse_templates(self) -> None:
+        """A template that nothing fills in would be taken for text, or for a syntax error."""
+        for piece in self._pieces:
+            offset = self._text.find("{{", piece.start, piece.end + 1)
+            if offset >= 0:
+                self._problems.append(SqlProblem("templates ({{ … }}) are not available yet", offset, "write the value"))
+                return
+
     # statements
 
     def _read(self, statements: list[list[Token]]) -> None:
@@ -194,13 +203,16 @@ class _Parts:
                 self._read_create(part, kind)
             else:
                 self._refuse_statement(part, kind, is_last)
+                if kind == "CREATE":
+                    # What follows may name what it would have made.
+                    break
         self._reads_everything = self._reads_everything or len(statements) > 1
 
     def _kinds(self, count: int) -> list[str]:
         import duckdb
 
         try:
-            kinds = [statement.type.name for statement in self._connection.extract_statements(self._text)]
+            kinds = [_kind(statement) for statement in self._connection.extract_statements(self._text)]
         except duckdb.Error as error:
             self._problems.append(engine_problem(error, self._text))
             return []
@@ -322,6 +334,14 @@ class _Parts:
             if [token.name for token in following] == wanted:
                 return piece.start
         return None
+
+
+def _kind(statement: Any) -> str:
+    """The type of a statement; nothing for one that DuckDB's Python package does not know."""
+    try:
+        return str(statement.type.name)
+    except ValueError:
+        return ""
 
 
 def _ref_calls(pieces: Sequence[Token]) -> list[tuple[int, int, str]]:

@@ -242,6 +242,7 @@ def outline(pieces: Sequence[Token], known: Collection[str], own: Collection[str
     """Read a query off its tokens. ``known`` are the ids of all nodes, in lower case; offsets are the tokens' own."""
     found = Syntax(exact=False)
     padded = [None, *pieces, None, None]
+    in_catalog: Token | None = None
     for before, piece, after, last in zip(padded, pieces, padded[2:], padded[3:], strict=False):
         name = piece.name
         if not name:
@@ -253,10 +254,11 @@ def outline(pieces: Sequence[Token], known: Collection[str], own: Collection[str
             found.tables.append(TableName((name, leads), piece.start))
         elif leads and name in _CATALOG_SCHEMAS:
             found.problems.append(_catalog(f"{name}.{leads}", piece.start))
+            in_catalog = last
         elif not leads and not dotted and POSITIONAL.fullmatch(name) and name not in own:
             found.tables.append(TableName((name,), piece.start))
         elif not leads and not called and before is not None and _CATALOG_VIEW.fullmatch(name):
-            if dotted or before.text == "," or before.name in _BEFORE_A_TABLE:
+            if piece is not in_catalog and (dotted or before.text == "," or before.name in _BEFORE_A_TABLE):
                 found.problems.append(_catalog(name, piece.start))
         elif before is not None and before.text == "(" and name in _WRITING_WORDS and not called:
             found.problems.append(SqlProblem(f"{name.upper()} is not allowed: a node's SQL only reads", piece.start))

@@ -62,6 +62,12 @@ class AggregationKind:
     ) -> dict[str, str] | None:
         return None
 
+    def declared(self, spec: AggregationSpec) -> dict[str, str] | None:
+        return None
+
+    def delivers_to(self, spec: AggregationSpec) -> str | None:
+        return None
+
     def identity(self, spec: AggregationSpec, around: Surroundings) -> list[Any]:
         return []
 

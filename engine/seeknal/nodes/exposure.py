@@ -109,6 +109,12 @@ class ExposureKind:
                 raise NodeFailedError(f"partition_by: no column '{column}'", hint=did_you_mean(column, known))
         return None
 
+    def declared(self, spec: ExposureSpec) -> dict[str, str] | None:
+        return None
+
+    def delivers_to(self, spec: ExposureSpec) -> str | None:
+        return output_path(spec)
+
     def identity(self, spec: ExposureSpec, around: Surroundings) -> list[Any]:
         # Not the path: where a file is delivered to changes nothing about its content.
         return [

@@ -134,6 +134,14 @@ class Kind(Protocol):
         """
         ...
 
+    def declared(self, spec: Any) -> dict[str, str] | None:
+        """The output's columns as far as the node itself declares them, with DuckDB types; None where it does not."""
+        ...
+
+    def delivers_to(self, spec: Any) -> str | None:
+        """The path outside the store that the node's output is delivered to; None where it stays inside."""
+        ...
+
     def identity(self, spec: Any, around: Surroundings) -> list[Any]:
         """What the output depends on beside its inputs and SQL, as plain values. Raises SeeknalError."""
         ...

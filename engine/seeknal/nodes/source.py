@@ -85,6 +85,14 @@ class SourceKind:
         request = read_request(spec, around.project.root)
         return dict(output_columns(around.connection, request))
 
+    def declared(self, spec: SourceSpec) -> dict[str, str] | None:
+        if spec.schema is None:
+            return None
+        return {column.name: duckdb_type(column.data_type) or "VARCHAR" for column in spec.schema}
+
+    def delivers_to(self, spec: SourceSpec) -> str | None:
+        return None
+
     def identity(self, spec: SourceSpec, around: Surroundings) -> list[Any]:
         request = read_request(spec, around.project.root)
         if request.files != (str(around.project.root / spec.table),):

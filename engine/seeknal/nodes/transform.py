@@ -41,6 +41,12 @@ class TransformKind:
     ) -> dict[str, str] | None:
         return None
 
+    def declared(self, spec: TransformSpec) -> dict[str, str] | None:
+        return None
+
+    def delivers_to(self, spec: TransformSpec) -> str | None:
+        return None
+
     def identity(self, spec: TransformSpec, around: Surroundings) -> list[Any]:
         return []
 

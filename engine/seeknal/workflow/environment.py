@@ -23,7 +23,15 @@ from seeknal.dag.manifest import Manifest
 from seeknal.dag.names import PRODUCTION, did_you_mean, environment_name
 from seeknal.dag.parse import parse_manifest
 from seeknal.dag.project import Project
-from seeknal.errors import BusyError, DeliveryError, NotFoundError, RefusedError, SeeknalError, StalePlanError
+from seeknal.errors import (
+    BusyError,
+    CorruptObjectError,
+    DeliveryError,
+    NotFoundError,
+    RefusedError,
+    SeeknalError,
+    StalePlanError,
+)
 from seeknal.store.filesystem import link_atomically
 from seeknal.store.objects import EnvironmentPlanRecord, EnvironmentRecord, Tree
 from seeknal.store.store import Store
@@ -264,7 +272,9 @@ class EnvironmentManager:
         name = environment_name(env_name)
         if name == PRODUCTION:
             raise RefusedError("production cannot be deleted", hint="name another environment; see `seeknal env list`")
-        self._known(name)
+        # A record that is damaged must not keep its environment from being removed.
+        with suppress(CorruptObjectError):
+            self._known(name)
         return name
 
     def cleanup_expired(self) -> list[str]:

@@ -380,7 +380,8 @@ class Run:
             return self._manifest
         manifest = Manifest(self._manifest.metadata.project, generated_at=self._manifest.metadata.generated_at)
         before = self._base.manifest
-        for node_id in self._order:
+        # In the project's own order: where everything stands as the project says, it is the project's manifest.
+        for node_id in self._manifest.nodes:
             if node_id not in kept:
                 manifest.add_node(self._manifest.nodes[node_id])
             elif node_id in tree.nodes and before is not None and node_id in before.nodes:

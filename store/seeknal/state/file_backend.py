@@ -51,7 +51,8 @@ class FileBackend:
         wait_seconds: float = 10.0,
         clock: Callable[[], datetime] = _now,
     ) -> None:
-        self.base_path = Path(base_path)
+        # Absolute, so that a program that changes its folder keeps its records.
+        self.base_path = Path(base_path).absolute()
         self._files = RunFiles(self.base_path / "runs", purpose, wait_seconds)
         self._clock = clock
         self._of_thread = threading.local()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -34,12 +35,16 @@ ODD = {
     "select": "INTEGER",
     '"': "INTEGER",
 }
-PARSER = duckdb.connect(config={"threads": 1})
 TABLES = {"source.t": T, "source.u": U, "transform.odd": ODD, "transform.x-y.z": U}
 
 
+@functools.cache
+def parser() -> duckdb.DuckDBPyConnection:
+    return duckdb.connect(config={"threads": 1})
+
+
 def parse(query: str, nodes: tuple[str, ...] = tuple(TABLES)) -> Sql:
-    sql = take_apart(query, {name.lower(): name for name in nodes}, lambda name: [], PARSER)
+    sql = take_apart(query, {name.lower(): name for name in nodes}, lambda name: [], parser())
     assert not sql.problems, sql.problems
     return sql
 
