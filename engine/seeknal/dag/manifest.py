@@ -80,8 +80,8 @@ class Node:
         """Rebuild a node from :meth:`to_dict`. Raises ValueError where a part is missing or of the wrong type."""
         try:
             return cls(
-                id=data["id"],
-                name=data["name"],
+                id=_text(data["id"]),
+                name=_text(data["name"]),
                 node_type=NodeType(data["type"]),
                 description=data.get("description"),
                 owner=data.get("owner"),
@@ -90,7 +90,7 @@ class Node:
                 config=dict(data.get("config") or {}),
                 file_path=data.get("file_path"),
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"manifest: a node is malformed: {error}") from error
 
 
@@ -113,6 +113,12 @@ class ManifestMetadata:
     project: str
     seeknal_version: str = __version__
     generated_at: str = ""
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
 
 
 class Manifest:
@@ -284,7 +290,7 @@ class Manifest:
             manifest.add_node(Node.from_dict(node))
         for edge in edges:
             try:
-                manifest.add_edge(edge["from"], edge["to"], edge.get("type", "dependency"))
+                manifest.add_edge(_text(edge["from"]), _text(edge["to"]), edge.get("type", "dependency"))
             except (KeyError, TypeError, AttributeError) as error:
                 raise ValueError(f"manifest: an edge is malformed: {edge!r}") from error
         return manifest
@@ -293,7 +299,7 @@ class Manifest:
     def from_json(cls, text: str) -> Manifest:
         try:
             data = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise ValueError(f"manifest: not JSON: {error}") from error
         return cls.from_dict(data)
 

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from seeknal.dag.names import PRODUCTION, nearest
-from seeknal.dag.yaml_file import load_documents
+from seeknal.dag.yaml_file import Document, load_documents
 from seeknal.errors import NotFoundError, Place, Problem, ProjectError
 from seeknal.store.store import Store
 
@@ -86,28 +86,32 @@ class Project:
         documents, problems = load_documents(file, PROJECT_FILE)
         if problems:
             raise ProjectError(problems)
-        said = documents[0].value if documents else {}
-        if not isinstance(said, dict):
+        if len(documents) > 1:
+            place = documents[1].place((), PROJECT_FILE)
+            raise ProjectError([Problem("the project file has a second document", place, "put all settings into one")])
+        document = documents[0] if documents else Document({})
+        if not isinstance(document.value, dict):
             raise ProjectError([Problem("the project file must be a mapping of settings", Place(PROJECT_FILE, 1, 1))])
-        return cls._from_settings(root, said, documents[0].places if documents else {})
+        return cls._from_settings(root, document)
 
     @classmethod
-    def _from_settings(cls, root: Path, said: dict[str, Any], places: dict[Any, Any]) -> Project:
+    def _from_settings(cls, root: Path, document: Document) -> Project:
         problems: list[Problem] = []
         warnings: list[Problem] = []
         fields = {entry.encode_name: entry for entry in msgspec.structs.fields(ProjectSettings)}
         values: dict[str, Any] = {}
+        said = document.value
         for key, value in said.items():
-            place = places[(key,)].place(PROJECT_FILE) if (key,) in places else Place(PROJECT_FILE)
+            place = document.place((key,), PROJECT_FILE)
             if key not in fields:
-                close = nearest(str(key), fields, 1)
+                close = nearest(key, fields, 1)
                 problem = Problem(f"unknown setting '{key}'", place, f"did you mean '{close[0]}'?" if close else "")
                 (problems if close or said.get("strict") is True else warnings).append(problem)
                 continue
             try:
                 values[fields[key].name] = msgspec.convert(value, fields[key].type, strict=key != "version")
             except msgspec.ValidationError as error:
-                problems.append(Problem(f"setting '{key}': {error}", place))
+                problems.append(Problem(f"setting '{key}': {in_words(str(error))}", place))
         if problems:
             raise ProjectError(problems)
         return cls(root, ProjectSettings(**values), tuple(warnings))

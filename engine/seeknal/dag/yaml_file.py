@@ -159,7 +159,8 @@ def parse_documents(text: str, name: str) -> tuple[list[Document], list[Problem]
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = Place(name, mark.line + 1, mark.column + 1) if mark else Place(name)
+        # At the end of the file the mark stands on a line that is not there.
+        place = _place_at(text, min(mark.index, len(text.rstrip())), name) if mark else Place(name)
         problems.append(Problem(f"is not valid YAML: {_one_line(error.problem or error.context or '')}", place))
     except yaml.YAMLError as error:
         problems.append(Problem(f"is not valid YAML: {_one_line(str(error))}", Place(name)))

@@ -18,6 +18,7 @@ from seeknal.dag.manifest import Manifest
 from seeknal.errors import Place, Problem, SeeknalError
 from seeknal.store.objects import Artifact, Tree, TreeEntry
 from seeknal.store.store import Store
+from seeknal.workflow.commit import built_manifest
 from seeknal.workflow.events import Listener, NodeFinished, NodeRetried, NodeStarted, RunStarted, silent
 from seeknal.workflow.limits import MOST_WORKERS, StopRequest, memory_share, usable_cores
 from seeknal.workflow.resolution import DROP, HIT, KEEP, MISS, Base, Decision, Resolver
@@ -371,27 +372,9 @@ class Run:
         return False
 
     def built_manifest(self, tree: Tree) -> Manifest:
-        """The manifest that a tree of this run is of: nodes that it did not build stand as they were built before.
-
-        So what is still to be built stays a change against the environment.
-        """
-        kept = {node_id for node_id in self._order if self._outcomes[node_id].status not in ("success", "cached")}
-        if not kept:
-            return self._manifest
-        manifest = Manifest(self._manifest.metadata.project, generated_at=self._manifest.metadata.generated_at)
-        before = self._base.manifest
-        # In the project's own order: where everything stands as the project says, it is the project's manifest.
-        for node_id in self._manifest.nodes:
-            if node_id not in kept:
-                manifest.add_node(self._manifest.nodes[node_id])
-            elif node_id in tree.nodes and before is not None and node_id in before.nodes:
-                manifest.add_node(before.nodes[node_id])
-        for node_id in manifest.nodes:
-            of = before if node_id in kept and before is not None else self._manifest
-            for name in of.inputs_of(node_id):
-                if name in manifest.nodes:
-                    manifest.add_edge(name, node_id)
-        return manifest
+        """The manifest that a tree of this run is of; see :func:`~seeknal.workflow.commit.built_manifest`."""
+        kept = {node_id for node_id, outcome in self._outcomes.items() if outcome.status not in ("success", "cached")}
+        return built_manifest(self._manifest, self._base.manifest, kept, tree)
 
     def _batches(self) -> int:
         ran = {node_id for node_id, outcome in self._outcomes.items() if outcome.status in ("success", "failed")}

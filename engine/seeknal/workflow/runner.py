@@ -30,10 +30,10 @@ from seeknal.errors import SeeknalError
 from seeknal.nodes.registry import KINDS
 from seeknal.store.filesystem import digest_bytes
 from seeknal.store.objects import Artifact, Tree, TreeEntry
-from seeknal.workflow.commit import commit
+from seeknal.workflow.commit import built_manifest, commit
 from seeknal.workflow.delivery import deliver
 from seeknal.workflow.limits import usable_cores
-from seeknal.workflow.resolution import KEEP, MISS, Resolver
+from seeknal.workflow.resolution import KEEP, MISS, Base, Resolver
 from seeknal.workflow.results import new_run_id
 from seeknal.workflow.selection import Filters, Selection, outputs_of, select
 from seeknal.workflow.session import Session, environment_lock
@@ -74,7 +74,7 @@ class _Engine:
 
     session: Session
     resolver: Resolver
-    base: Tree
+    base: Base
     run_id: str
 
 
@@ -305,7 +305,7 @@ class DAGRunner:
             session.store.prepare()
             base = session.base(PRODUCTION)
             selection = select(self.manifest, filters, built | outputs_of(session.store, base.tree, filters))
-            self._engine = _Engine(session, session.resolver(base, selection, full=full), base.tree, new_run_id())
+            self._engine = _Engine(session, session.resolver(base, selection, full=full), base, new_run_id())
         except BaseException:
             session.close()
             raise
@@ -327,7 +327,7 @@ class DAGRunner:
             return
         entries: dict[str, TreeEntry] = {}
         for node_id in order:
-            before = engine.base.nodes.get(node_id)
+            before = engine.base.tree.nodes.get(node_id)
             if node_id in self._artifacts:
                 key, artifact = self._artifacts[node_id]
                 same = before is not None and before.artifact.same_content(artifact)
@@ -336,9 +336,12 @@ class DAGRunner:
                 kept = self._results[node_id].status is ExecutionStatus.SKIPPED and node_id in engine.resolver.artifacts
                 entries[node_id] = before if kept else TreeEntry(before.fingerprint, before.artifact, True)
         session, tree = engine.session, Tree(entries)
+        done = (ExecutionStatus.SUCCESS, ExecutionStatus.CACHED)
+        left = {node_id for node_id, result in self._results.items() if result.status not in done}
+        manifest = built_manifest(self.manifest, engine.base.manifest, left, tree)
         head = session.store.refs.read(PRODUCTION)
         digest = commit(
-            session.store, PRODUCTION, tree, self.manifest, expected_head=head, reason="run", run_id=engine.run_id
+            session.store, PRODUCTION, tree, manifest, expected_head=head, reason="run", run_id=engine.run_id
         )
         show_environment(session.project, session.store, PRODUCTION, session.store.read_snapshot(digest), tree)
         for error in deliver(session.project, session.store, PRODUCTION, session.manifest, tree, set(self._artifacts)):

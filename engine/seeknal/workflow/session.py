@@ -40,6 +40,9 @@ from seeknal.workflow.settled import Settled, engine_stamp, project_files, remem
 from seeknal.workflow.views import show_environment
 from seeknal.workflow.workers import Workers
 
+# No node is expected to write one file for longer than this.
+UNFINISHED_SECONDS = 2 * 24 * 3600
+
 EMPTY = Base(Tree({}), None)
 
 
@@ -196,6 +199,7 @@ class Session:
                     f"environment '{environment}' was moved by another process while the project was read",
                     hint="run again",
                 )
+            self.store.sweep_temporary(UNFINISHED_SECONDS)
             records = self._records(options.run_id)
             # Refuses a run id that cannot be one before anything is executed.
             records.get_run(run.run_id)

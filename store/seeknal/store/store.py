@@ -24,6 +24,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
@@ -70,6 +72,18 @@ class Store:
         """Make the folders that writing needs; does nothing where they are there."""
         for name in ("tmp", "blobs", "actions", "refs"):
             (self.root / name).mkdir(parents=True, exist_ok=True)
+
+    def sweep_temporary(self, older_than_seconds: float) -> None:
+        """Remove what killed processes left unfinished; what is younger may belong to one that lives."""
+        oldest = time.time() - older_than_seconds
+        for entry in os.scandir(self.temporary_folder):
+            with contextlib.suppress(OSError):
+                if entry.stat(follow_symlinks=False).st_mtime >= oldest:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    os.unlink(entry.path)
 
     # blobs
 

@@ -166,7 +166,7 @@ def test_whatever_yaml_writes_its_characters_are_found(lines: list[str], style: 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a: [1,\nb: 2", "f.yml:2:2: is not valid YAML"),
+        ("a: [1,\nb: 2", "f.yml:2:5: is not valid YAML"),
         ("a: 'x", "f.yml:1:6: is not valid YAML"),
         ("a: 1\n\tb: 2", "f.yml:2:1: is not valid YAML"),
         ("a: @x", "f.yml:1:4: is not valid YAML"),

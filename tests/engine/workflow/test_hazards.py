@@ -247,6 +247,16 @@ class TestPlans:
         after = manager_of(shop).plan("dev").categorized_changes
         assert after == {node_id: category for node_id, category in before.items() if node_id != "transform.other"}
 
+    def test_runner_of_a_selection_keeps_a_breaking_change_in_the_plan(self, shop: Path) -> None:
+        run(shop)
+        define_clean(shop, "SELECT amount * 2 AS total FROM source.orders")
+        before = manager_of(shop).plan("dev").categorized_changes
+        with Session.open(Project.open(shop)) as session:
+            session.show_manifest()
+        DAGRunner(Manifest.load(shop / "target/manifest.json")).run(node_types=["source"])
+        assert before["transform.clean"] == "breaking"
+        assert manager_of(shop).plan("dev").categorized_changes == before
+
     def test_removed_nodes_that_had_readers_are_breaking_down_to_the_promotion(self, shop: Path) -> None:
         run(shop)
         for name in ("clean", "summary", "out"):

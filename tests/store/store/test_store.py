@@ -386,3 +386,18 @@ def test_wherever_the_disk_fails_the_ref_is_old_or_new_and_all_that_it_reaches_i
         shutil.rmtree(store.root)
     assert done
     assert failures > 20
+
+
+def test_sweep_removes_old_unfinished_files_and_leaves_young_ones(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    store.prepare()
+    old, young = store.temporary_folder / "old.parquet", store.temporary_folder / "young.parquet"
+    folder = store.temporary_folder / "old_folder"
+    folder.mkdir()
+    (folder / "part.csv").write_bytes(b"x")
+    for file in (old, young):
+        file.write_bytes(b"x")
+    for path in (old, folder):
+        os.utime(path, (1, 1))
+    store.sweep_temporary(3600)
+    assert os.listdir(store.temporary_folder) == ["young.parquet"]
