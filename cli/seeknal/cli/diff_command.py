@@ -87,11 +87,13 @@ def _compare(session: Session) -> _Comparison:
     from seeknal.dag.names import PRODUCTION
     from seeknal.workflow.commit import schemas_of
     from seeknal.workflow.planning import plan_change
-    from seeknal.workflow.session import read_head
+    from seeknal.workflow.session import read_head, read_manifest
 
     head = read_head(session.store, PRODUCTION)
     schemas = schemas_of(head.tree) if head else {}
-    old = head.manifest if head else Manifest(session.manifest.metadata.project)
+    if head is not None and head.manifest is None:
+        read_manifest(session.store, head.snapshot.manifest)  # raises, saying what is wrong with it
+    old = head.manifest if head and head.manifest else Manifest(session.manifest.metadata.project)
     plan = plan_change(
         session.compiled,
         environment=PRODUCTION,

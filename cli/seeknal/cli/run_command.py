@@ -128,7 +128,7 @@ def _run_production(project: Any, options: Any, console: Console, look_only: boo
         console.line("  Parallelism: enabled")
         console.line(f"  Max workers: {options.max_workers}")
     console.mark("info", "Building DAG from seeknal/ directory...")
-    plain = not (look_only or options.full or options.filters)
+    plain = not (look_only or options.full or options.filters or options.run_id)
     settled = settled_run(project, publish=publish) if plain else None
     if settled is not None:
         result, record = settled

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from seeknal.dag.manifest import Node, NodeType
 from seeknal.dag.sql import Sql
+from seeknal.dag.type_message import in_words
 from seeknal.dag.yaml_file import Document, KeyPath
 from seeknal.errors import Place, Problem
 from seeknal.nodes.kind import Query
@@ -65,27 +65,10 @@ class Draft:
         return self.place_in_text(self.query.path, self.query.offset_in_field(offset))
 
     def type_problem(self, path: tuple[str | int, ...], message: str) -> Problem:
-        """Put msgspec's ``Expected `str`, got `int` - at `$.params[0]``` into our words and place."""
-        match = re.search(r" - at `(?:key in )?\$(.*)`", message)
-        inner: list[str | int] = list(path)
-        if match:
-            message = message[: match.start()]
-            for key, index in re.findall(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]", match[1]):
-                if key:
-                    inner.append(key)
-                elif index.isdigit():
-                    inner.append(int(index))
-        shown = ".".join(str(key) for key in inner) or "the node"
-        return Problem(f"'{shown}': {in_words(message)}", self.place(*inner))
-
-
-def in_words(message: str) -> str:
-    """Say msgspec's message about a value's type as people do."""
-    for type_, word in (("str", "text"), ("int", "a whole number"), ("float", "a number"), ("bool", "true or false")):
-        message = message.replace(f"`{type_}", f"`{word}").replace(f"| {type_}", f"or {word}")
-    message = message.replace("| null", "or nothing").replace("`null", "`nothing")
-    message = message.replace("`array", "`a list").replace("`object", "`a mapping").replace("`", "")
-    return f"{message[:1].lower()}{message[1:]}"
+        """Make a problem of what msgspec says about the type of the value at a path, or of one inside it."""
+        said, inner = in_words(message)
+        shown = ".".join(map(str, (*path, *inner))) or "the node"
+        return Problem(f"'{shown}': {said}", self.place(*path, *inner))
 
 
 def node_of(draft: Draft) -> Node:

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from seeknal.dag.names import PRODUCTION, nearest
+from seeknal.dag.type_message import in_words
 from seeknal.dag.yaml_file import Document, load_documents
 from seeknal.errors import NotFoundError, Place, Problem, ProjectError
 from seeknal.store.store import Store
@@ -108,10 +109,12 @@ class Project:
                 problem = Problem(f"unknown setting '{key}'", place, f"did you mean '{close[0]}'?" if close else "")
                 (problems if close or said.get("strict") is True else warnings).append(problem)
                 continue
+            if key == "version" and isinstance(value, int | float) and not isinstance(value, bool):
+                value = str(value)
             try:
-                values[fields[key].name] = msgspec.convert(value, fields[key].type, strict=key != "version")
+                values[fields[key].name] = msgspec.convert(value, fields[key].type)
             except msgspec.ValidationError as error:
-                problems.append(Problem(f"setting '{key}': {in_words(str(error))}", place))
+                problems.append(Problem(f"setting '{key}': {in_words(str(error))[0]}", place))
         if problems:
             raise ProjectError(problems)
         return cls(root, ProjectSettings(**values), tuple(warnings))
@@ -127,11 +130,15 @@ def find_root(start: Path) -> Path:
 
 
 def node_files(project: Project) -> Iterator[Path]:
-    """The YAML files of a project's nodes, in the order of their paths; shared configuration is left out."""
+    """The YAML files of a project's nodes, in the order of their paths.
+
+    Shared configuration, and files and folders whose names begin with a dot, are left out.
+    """
     folder = project.nodes_folder
     if not folder.is_dir():
         return
     for path in sorted(folder.rglob("*")):
-        inner = path.relative_to(folder)
-        if path.suffix in (".yml", ".yaml") and path.is_file() and inner.parts[0] not in ("common", "templates"):
+        parts = path.relative_to(folder).parts
+        is_ours = parts[0] not in ("common", "templates") and not any(part.startswith(".") for part in parts)
+        if is_ours and path.suffix in (".yml", ".yaml") and path.is_file():
             yield path

@@ -27,6 +27,7 @@ _TEMPORARY_THINGS = frozenset({"table", "view", "macro", "function", "type", "se
 
 _QUERY_WORDS = frozenset({"select", "from", "values", "table", "with"})
 
+_TEMPLATE = re.compile(r"\{\{.*?\}\}", re.DOTALL)
 _REF_TEMPLATE = re.compile(r"""\{\{ ref\s*\(\s*(?P<quote>['"])(?P<target>[^'"]*)(?P=quote)\s*\) \}\}""")
 _FILE = re.compile(r"[/\\*]|^\w+:|\.(csv|parquet|json|jsonl|ndjson|txt|tsv|xlsx|db|duckdb|gz|zst)$", re.IGNORECASE)
 
@@ -178,12 +179,12 @@ class _Parts:
         return None
 
     def _refuse_templates(self) -> None:
-        """A template that nothing fills in would be taken for text, or for a syntax error."""
+        """Refuse templates: one that nothing fills in would be taken for text, or for a syntax error."""
         for piece in self._pieces:
-            offset = self._text.find("{{", piece.start, piece.end + 1)
-            if offset >= 0:
-                self._problems.append(SqlProblem("templates ({{ … }}) are not available yet", offset, "write the value"))
-                return
+            template = _TEMPLATE.search(self._text, piece.start, piece.end)
+            if template and (piece.kind in ("string", "template")) and not _REF_TEMPLATE.fullmatch(piece.text):
+                message = "templates ({{ … }}) are not available yet"
+                self._problems.append(SqlProblem(message, template.start(), "write the value"))
 
     # statements
 

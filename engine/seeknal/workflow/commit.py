@@ -45,6 +45,8 @@ def commit(
     """
     fingerprint = manifest.fingerprint()
     tree_digest = store.write_tree(tree)
+    # Also where nothing changed: the one that is there may have been damaged.
+    store.write_manifest(fingerprint, manifest.to_json())
     if expected_head is not None:
         head = store.read_snapshot(expected_head)
         # Production has no base of its own; what a promotion noted there must not make its next run a change.
@@ -54,7 +56,6 @@ def commit(
             store.sync(Path(path) for path in written)
             listener(Committed(environment, None))
             return expected_head
-    store.write_manifest(fingerprint, manifest.to_json())
     snapshot = store.write_snapshot(
         Snapshot(
             environment,

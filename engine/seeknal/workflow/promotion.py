@@ -159,7 +159,7 @@ def execute_promotion(
             listener=listener,
         )
         snapshot = store.read_snapshot(digest)
-        for warning in show_environment(project, store, promotion.target, snapshot, promotion.source_tree):
+        for warning in show_environment(project, store, promotion.target, snapshot):
             listener(Warned(warning))
         _remember(project, store, promotion, digest)
         if not publish:

@@ -48,12 +48,12 @@ EMPTY = Base(Tree({}), None)
 
 @dataclass(frozen=True)
 class Head:
-    """What an environment stands at: its snapshot's digest, the snapshot, its tree and its manifest."""
+    """What an environment stands at: a snapshot and its digest, its tree and, where readable, its manifest."""
 
     digest: str
     snapshot: Snapshot
     tree: Tree
-    manifest: Manifest
+    manifest: Manifest | None
 
 
 def read_head(store: Store, environment: str) -> Head | None:
@@ -62,7 +62,11 @@ def read_head(store: Store, environment: str) -> Head | None:
     if digest is None:
         return None
     snapshot = store.read_snapshot(digest)
-    return Head(digest, snapshot, store.read_tree(snapshot.tree), read_manifest(store, snapshot.manifest))
+    manifest: Manifest | None = None
+    # Without its manifest a state can still be compared by its outputs; the next run writes the manifest anew.
+    with contextlib.suppress(CorruptObjectError):
+        manifest = read_manifest(store, snapshot.manifest)
+    return Head(digest, snapshot, store.read_tree(snapshot.tree), manifest)
 
 
 def read_manifest(store: Store, fingerprint: str) -> Manifest:

@@ -26,6 +26,7 @@ from seeknal.store.store import Store
 from seeknal.version import __version__
 from seeknal.workflow.delivery import is_as_left
 from seeknal.workflow.results import NodeOutcome, RunResult, new_run_id
+from seeknal.workflow.views import is_whole
 
 
 class Settled(msgspec.Struct, frozen=True):
@@ -74,10 +75,13 @@ def settled_run(project: Project, *, publish: bool) -> tuple[RunResult, Settled]
             return None
         if not _files_stand(project, store, settled) or not _views_stand(project):
             return None
-        tree = store.read_tree(store.read_snapshot(head).tree)
+        snapshot = store.read_snapshot(head)
+        tree = store.read_tree(snapshot.tree)
     except (OSError, StoreError):
         return None
     if not all(store.is_whole(entry.artifact) for entry in tree.nodes.values()):
+        return None
+    if not is_whole(store.view_folder(snapshot.tree), tree):
         return None
     if publish and not (settled.published and _deliveries_stand(store, tree)):
         return None

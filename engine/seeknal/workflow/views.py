@@ -39,6 +39,8 @@ def show_environment(
     view = store.view_folder(snapshot.tree)
     folder = project.environment_folder(environment)
     try:
+        if tree is not None and view.is_dir() and not is_whole(view, tree):
+            shutil.rmtree(view)
         if not view.is_dir():
             _build(store, view, tree if tree is not None else store.read_tree(snapshot.tree))
         folder.mkdir(parents=True, exist_ok=True)
@@ -61,6 +63,16 @@ def show_environment(
         except OSError as error:
             warnings.append(f"{folder / name} does not show this environment: {error.strerror or error}")
     return warnings
+
+
+def is_whole(view: Path, tree: Tree) -> bool:
+    """Say whether a view has all its links: people clean up in folders that they find."""
+    parts = sum(len(entry.artifact.parts) for entry in tree.nodes.values())
+    try:
+        kinds = [entry.path for entry in os.scandir(view / "cache") if entry.is_dir()]
+        return len(os.listdir(view / "intermediate")) == parts == sum(len(os.listdir(kind)) for kind in kinds)
+    except OSError:
+        return False
 
 
 def _build(store: Store, view: Path, tree: Tree) -> None:

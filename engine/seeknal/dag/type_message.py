@@ -1,0 +1,37 @@
+"""What msgspec says about a value of the wrong type, in the words that people who write YAML use."""
+
+from __future__ import annotations
+
+import re
+
+_WORDS = {
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "null": "nothing",
+    "array": "a list",
+    "object": "a mapping",
+}
+_TYPES = re.compile(r"`([^`]*)`")
+_PLACE = re.compile(r" - at `(?:key in )?\$(.*)`")
+_STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
+
+
+def in_words(message: str) -> tuple[str, tuple[str | int, ...]]:
+    """Turn ``Expected `str`, got `int` - at `$.params[0]``` into ``expected text, got a whole number`` and the path."""
+    path: list[str | int] = []
+    place = _PLACE.search(message)
+    if place:
+        message = message[: place.start()]
+        for key, index in _STEP.findall(place[1]):
+            if key:
+                path.append(key)
+            elif index.isdigit():
+                path.append(int(index))
+    message = _TYPES.sub(_said, message)
+    return f"{message[:1].lower()}{message[1:]}", tuple(path)
+
+
+def _said(types: re.Match[str]) -> str:
+    return " or ".join(_WORDS.get(type_, type_) for type_ in types[1].split(" | "))
