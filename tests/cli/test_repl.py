@@ -187,7 +187,7 @@ def test_a_result_is_written_to_a_file_of_the_kind_that_its_name_says(shop: Proj
     assert read == [["id", "amount", "total"], ["1", "10.5", "6"], ["2", "", "6"]]
     assert shop.read("OUT.CSV") == shop.read("out.csv")
     assert json.loads(shop.read("out.json"))[1] == {"id": 2, "amount": None, "total": 6}
-    assert duckdb.read_parquet(str(shop.root / "out.parquet")).fetchall() == [(1, 10.5, 6), (2, None, 6)]
+    assert duckdb.connect().read_parquet(str(shop.root / "out.parquet")).fetchall() == [(1, 10.5, 6), (2, None, 6)]
 
 
 @pytest.mark.parametrize("name", ["out.csv", "out.json", "out.parquet"])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
+from types import FrameType
 from typing import Any
 
 import click
@@ -76,10 +78,25 @@ def cli(context: click.Context, debug: bool) -> None:
     context.obj = {"debug": debug}
 
 
+def _notice_ctrl_c() -> list[int]:
+    """Note each Ctrl-C, beside the KeyboardInterrupt that it is: a query may swallow that."""
+    pressed: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        pressed.append(number)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
+    return pressed
+
+
 def main(args: list[str] | None = None) -> Any:
     """Run the command line; ends the process with the documented exit code."""
     from seeknal.errors import SeeknalError
 
+    if sys.platform == "win32":
+        sys.exit("seeknal runs on Linux and macOS; on Windows, use it in WSL")
     given = sys.argv[1:] if args is None else args
     debug = "--debug" in given
     # Python has no stream where the caller closed it. Ours stays open to the end.
@@ -89,12 +106,17 @@ def main(args: list[str] | None = None) -> Any:
         # A name that the terminal cannot show must not become a traceback.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    pressed = _notice_ctrl_c()
     try:
         code = cli.main(args, prog_name="seeknal", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except SeeknalError as error:
         if debug:
             raise
+        if pressed:
+            # DuckDB makes an error of some other kind of it where it guesses a file's columns.
+            click.echo("interrupted", err=True)
+            sys.exit(130)
         from seeknal.cli.console import print_document, report_error
 
         report_error(error)

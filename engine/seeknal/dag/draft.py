@@ -72,16 +72,17 @@ class Draft:
 
 
 def node_of(draft: Draft) -> Node:
-    """Make a manifest's node of a draft."""
+    """Make a manifest's node of a draft; values of the wrong type are left out."""
     left_out = IDENTITY_FIELDS | METADATA_FIELDS
+    tags, columns = draft.fields.get("tags"), draft.fields.get("columns")
     return Node(
         id=draft.id,
         name=draft.name,
         node_type=NodeType(draft.kind),
         description=draft.fields.get("description"),
         owner=draft.fields.get("owner"),
-        tags=list(draft.fields.get("tags") or ()),
-        columns=dict(draft.fields.get("columns") or {}),
+        tags=list(tags) if isinstance(tags, list) else [],
+        columns=dict(columns) if isinstance(columns, dict) else {},
         config={key: value for key, value in draft.fields.items() if key not in left_out},
         file_path=draft.file,
     )

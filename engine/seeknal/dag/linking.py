@@ -25,7 +25,7 @@ INPUT_FIELDS = ("inputs", "depends_on")
 class Linker:
     """Links the drafts of one project; what is wrong stands in ``problems``.
 
-    ``lost`` are ids, in lower case, of nodes that are in the files but could not be read: a reference to one is not
+    ``lost`` are names, in lower case, of nodes that are in the files but could not be read: a reference to one is not
     worth a problem of its own. Where whole files could not be read, no dangling reference is.
     """
 
@@ -83,7 +83,7 @@ class Linker:
             place = self._place_of_input(draft, reference)
             target = self._known.get(reference.lower())
             if target is None:
-                if not self._files_lost and reference.lower() not in self._lost:
+                if not self._is_lost(reference):
                     bare = self._by_name.get(reference.lower())
                     hint = f"write {' or '.join(bare)}" if bare else did_you_mean(reference, self._drafts)
                     self._report(f"input '{reference}' does not exist", place, hint)
@@ -94,6 +94,10 @@ class Linker:
             else:
                 kind = self._drafts[target].kind
                 self._report(f"input '{reference}' is of kind {kind}, which has no rows to read", place)
+
+    def _is_lost(self, reference: str) -> bool:
+        bare = reference.lower().partition(".")[2] or reference.lower()
+        return self._files_lost or bare in self._lost
 
     def _has_rows(self, node_id: str) -> bool:
         return KINDS[self._drafts[node_id].kind].makes_table
@@ -142,7 +146,7 @@ class Linker:
 
     def _report_sql(self, draft: Draft, sql: Sql) -> bool:
         for problem in sql.problems:
-            if problem.missing is None or not (self._files_lost or problem.missing.lower() in self._lost):
+            if problem.missing is None or not self._is_lost(problem.missing):
                 self._report(problem.message, draft.place_in_query(problem.offset), problem.hint)
         return bool(sql.problems)
 

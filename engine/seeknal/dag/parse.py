@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class _Description(msgspec.Struct, frozen=True):
     owner: str | None = None
     tags: list[str] | None = None
     columns: dict[str, Any] | None = None
+    inputs: list[Any] | None = None
     params: dict[str, Any] | None = None
     schedule: str | None = None
     audits: list[Any] | None = None
@@ -96,7 +97,7 @@ class _Parser:
         """Read the nodes of one file: a mapping, a list of mappings, or several documents of either."""
         name = file.relative_to(self._project.root).as_posix()
         if not name.isprintable():
-            shown = name.encode("ascii", "backslashreplace").decode()
+            shown = name.encode("unicode_escape", "surrogateescape").decode()
             self._report("the name of the file has characters that cannot be printed", Place(shown), "rename it")
             return
         documents, problems = load_documents(file, name)
@@ -117,7 +118,7 @@ class _Parser:
         kind = self._kind(draft)
         draft.name = self._name(draft)
         if kind is None or not draft.name:
-            self._lost.add(f"{draft.fields.get('kind')}.{draft.fields.get('name')}".lower())
+            self._lost.add(str(draft.fields.get("name")).lower())
             return
         draft.kind = kind.name
         # Names of tables do not depend on case in SQL, so neither do names of nodes.
@@ -185,13 +186,7 @@ class _Parser:
             entries = draft.fields.get(key)
             if entries is None or (key == "depends_on" and draft.kind != "exposure"):
                 continue
-            if isinstance(entries, str):
-                entries = [entries]
-            if not isinstance(entries, list):
-                hint = f"write `{key}: [{{ref: source.orders}}]`"
-                self._report(f"'{key}' must be a list", draft.place(key), hint)
-                continue
-            for index, entry in enumerate(entries):
+            for index, entry in enumerate(entries if isinstance(entries, list) else ()):
                 reference = entry.get("ref") if isinstance(entry, dict) else entry
                 if not isinstance(reference, str):
                     place = draft.place(key, index)
@@ -236,7 +231,10 @@ class _Parser:
         try:
             msgspec.convert(draft.fields[name], type_)
         except msgspec.ValidationError as error:
-            self._problems.append(draft.type_problem((name,), str(error)))
+            problem = draft.type_problem((name,), str(error))
+            if name in INPUT_FIELDS:
+                problem = replace(problem, hint=f"write `{name}: [{{ref: source.orders}}]`")
+            self._problems.append(problem)
 
     def _check_values(self, draft: Draft, kind: Kind, spec: Any) -> None:
         try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,8 +155,10 @@ class TableReader:
         except duckdb.Error as error:
             raise self._error(engine_problem(error, text, shift), text) from error
         except KeyboardInterrupt:
-            self._connection.interrupt()
-            future.exception()
+            # An interruption that comes before the query has begun is lost, so it is repeated until the query is over.
+            while not future.done():
+                self._connection.interrupt()
+                wait([future], timeout=0.1)
             raise
 
     # tables

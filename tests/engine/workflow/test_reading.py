@@ -351,7 +351,7 @@ def test_a_result_is_written_as_parquet_with_its_types(store: Store, tmp_path: P
         assert opened.write_parquet(sql) == 1
         assert opened.write_parquet("FROM source.orders", limit=2) == 2
         assert opened.write_parquet(sql) == 1
-    read = duckdb.read_parquet(str(file))
+    read = duckdb.connect().read_parquet(str(file))
     assert read.fetchall()[0][0] == 9007199254740999
     assert [str(type_) for type_ in read.types] == ["DECIMAL(38,0)", "DATE", "INTEGER", "INTEGER"]
 
