@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -102,16 +103,30 @@ class Inference:
         return declared
 
     def _find_shared_places(self, problems: dict[str, list[Problem]]) -> None:
-        """Two nodes that deliver to one place would take turns in overwriting it."""
+        """Find deliveries that would overwrite each other, or what a source reads."""
+        drafts = self._parsed.drafts
+        read = {
+            node_id: os.path.normpath(str(draft.fields.get("table", "")))
+            for node_id, draft in drafts.items()
+            if KINDS[draft.kind].reads_outside
+        }
         places: dict[str, str] = {}
-        for node_id, draft in self._parsed.drafts.items():
-            place = KINDS[draft.kind].delivers_to(draft.spec)
-            if place is None:
+        for node_id, draft in drafts.items():
+            said = KINDS[draft.kind].delivers_to(draft.spec)
+            if said is None:
                 continue
-            other = places.setdefault(os.path.normpath(place), node_id)
-            if other != node_id:
-                message = f"{node_id}: writes to '{place}', and so does {other}"
-                problems.setdefault(node_id, []).append(Problem(message, draft.place("path"), "give each its own path"))
+            place = os.path.normpath(said)
+            other = places.setdefault(place, node_id)
+            found = [f"so does {other}"] if other != node_id else []
+            found += [
+                f"{source} reads it"
+                for source, table in read.items()
+                if place == table or fnmatch.fnmatch(place, table) or table.startswith(f"{place}{os.sep}")
+            ]
+            if found:
+                message = f"{node_id}: writes to '{said}', and {found[0]}"
+                problem = Problem(message, draft.place("path"), "give it a path of its own")
+                problems.setdefault(node_id, []).append(problem)
 
     def _declare(self, node_id: str, schema: Schema) -> None:
         import duckdb

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from seeknal.dag.names import did_you_mean
-from seeknal.dag.project import Project
+from seeknal.dag.project import PROJECT_FILE, Project
 from seeknal.dag.sql import literal, quoted, quoted_node
 from seeknal.errors import NodeFailedError
 from seeknal.nodes.kind import FieldProblem, Query, Surroundings, Task, inside
@@ -88,8 +88,8 @@ class ExposureKind:
             yield FieldProblem("an exposure of type 'file' needs a path", (), "add `path: output/NAME.csv`")
         elif any(ord(character) < 32 for character in path):
             yield FieldProblem("the path has control characters in it", at)
-        elif inside(project.target, project.root / path):
-            yield FieldProblem(f"'{path}' lies in target/, which is Seeknal's own", at, "write to output/, for example")
+        elif _is_the_projects_own(project, path):
+            yield FieldProblem(f"'{path}' is the project's own", at, "write to output/, for example")
         elif (project.root / path).resolve() == project.root:
             yield FieldProblem(f"'{path}' is the project's own folder", at)
         elif not project.settings.allow_external_paths and not inside(project.root, project.root / path):
@@ -156,6 +156,21 @@ class ExposureKind:
             )
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_the_projects_own(project: Project, path: str) -> bool:
+    """Say whether a path leads to what makes the project: its files, its nodes, ``target``, or anything hidden."""
+    try:
+        inner = (project.root / path).resolve().relative_to(project.root.resolve())
+    except ValueError:
+        return False
+    # Compared without case: on some disks, TARGET is target.
+    parts = [part.lower() for part in inner.parts]
+    if not parts:
+        return False
+    own_folders = (project.target.name, project.nodes_folder.name)
+    own_file = len(parts) == 1 and (parts[0] == PROJECT_FILE or parts[0].startswith("profiles"))
+    return parts[0] in own_folders or own_file or any(part.startswith(".") for part in parts)
 
 
 def output_path(spec: ExposureSpec) -> str:

@@ -40,10 +40,10 @@ def stored_type(type_: str) -> str:
 
 def file_list(paths: tuple[str, ...]) -> str:
     """Paths as a SQL list for ``read_parquet``; characters that would make a pattern stand for themselves."""
-    return f"[{', '.join(literal(_literal_pattern(path)) for path in paths)}]"
+    return f"[{', '.join(literal(literal_pattern(path)) for path in paths)}]"
 
 
-def _literal_pattern(path: str) -> str:
+def literal_pattern(path: str) -> str:
     return _PATTERN_CHARACTER.sub(r"[\1]", path)
 
 
@@ -96,7 +96,7 @@ class Workbench:
             connection = self._connect()
             folders = [f"{self.store.root / name}/" for name in ("blobs", "tmp")]
             # DuckDB asks about paths as they stand in the query, and there their special characters are escaped.
-            allowed = dict.fromkeys([*folders, *map(_literal_pattern, folders)])
+            allowed = dict.fromkeys([*folders, *map(literal_pattern, folders)])
             connection.execute(f"SET allowed_directories = [{', '.join(map(literal, allowed))}]")
             connection.execute("SET enable_external_access = false; SET errors_as_json = true")
             self._hermetic = connection

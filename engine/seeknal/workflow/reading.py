@@ -235,6 +235,7 @@ class TableReader:
 def _connect(store: Store, writable: Path | None) -> Any:
     import duckdb
 
+    from seeknal.nodes.workbench import literal_pattern
     from seeknal.workflow.limits import memory_share, usable_cores
 
     connection = duckdb.connect(
@@ -248,8 +249,10 @@ def _connect(store: Store, writable: Path | None) -> Any:
             "autoload_known_extensions": False,
         },
     )
-    blobs = literal(f"{store.root / 'blobs'}/")
-    connection.execute(f"SET allowed_directories = [{blobs}]")
+    blobs = f"{store.root / 'blobs'}/"
+    # DuckDB asks about paths as they stand in the query, and there their special characters are escaped.
+    allowed = dict.fromkeys([blobs, literal_pattern(blobs)])
+    connection.execute(f"SET allowed_directories = [{', '.join(map(literal, allowed))}]")
     if writable is not None:
         connection.execute(f"SET allowed_paths = [{literal(str(writable))}]")
     connection.execute("SET TimeZone = 'UTC'; SET errors_as_json = true; SET enable_external_access = false")

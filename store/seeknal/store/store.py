@@ -59,6 +59,9 @@ from seeknal.store.refs import Refs, check_ref_name
 T = TypeVar("T", bound=msgspec.Struct)
 
 
+_WAY_OUT = "an earlier state is in refs/<environment>.log; or move the target folder away and run again"
+
+
 class Store:
     """The store below one folder. Creating the object touches nothing; :meth:`prepare` makes the folders."""
 
@@ -204,9 +207,9 @@ class Store:
         try:
             data = (self.root / folder / digest).read_bytes()
         except OSError as error:
-            raise CorruptObjectError(f"{name} is missing from the store: {error.strerror}") from error
+            raise CorruptObjectError(f"{name} is missing from the store: {error.strerror}", hint=_WAY_OUT) from error
         if digest_bytes(data) != digest:
-            raise CorruptObjectError(f"{name} is damaged: its bytes do not match its address")
+            raise CorruptObjectError(f"{name} is damaged: its bytes do not match its address", hint=_WAY_OUT)
         return decode(data, expected, name)
 
     # environments

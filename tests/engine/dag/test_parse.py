@@ -344,12 +344,14 @@ def test_a_place_behind_a_replaced_ref_is_that_of_the_file(tmp_path: Path) -> No
 
 
 def test_every_unknown_table_is_said_with_a_hint(tmp_path: Path) -> None:
-    text = "kind: transform\nname: t\ntransform: |\n  SELECT * FROM orders, source.ordrs,\n    'data/x.csv', read_csv('y.csv')\n"
+    sql = "SELECT * FROM orders, source.ordrs,\n    'data/x.csv', read_csv('y.csv')"
+    text = f"kind: transform\nname: t\ntransform: |\n  {sql}\n"
     assert said(tmp_path, SOURCE, text) == [
         "b.yml:4:17: no node is called 'orders' (write source.orders)",
         "b.yml:4:25: no node is called 'source.ordrs' (did you mean 'source.orders'?)",
         "b.yml:5:5: 'data/x.csv' is a file, and a node reads nodes (declare a source for the file)",
-        "b.yml:5:19: read_csv() is not allowed: a node reads its declared inputs only (declare a source for the file and read that)",
+        "b.yml:5:19: read_csv() is not allowed: a node reads its declared inputs only"
+        " (declare a source for the file and read that)",
     ]
 
 
@@ -412,15 +414,18 @@ def test_values_stay_what_json_can_hold(tmp_path: Path) -> None:
 
 FILES = [
     SOURCE
-    + "params: {delimiter: ',', header: true}\nschema: [{name: id, data_type: integer}, {name: day, data_type: date}]\n",
+    + "params: {delimiter: ',', header: true}\n"
+    + "schema: [{name: id, data_type: integer}, {name: day, data_type: date}]\n",
     CLEAN.replace("SELECT *", "|\n  SELECT id, day, upper('é') AS x -- c\n ").replace(" FROM", "  FROM"),
     AGGREGATION + "transform: SELECT id, day, 1 AS amount FROM transform.clean\n",
-    "kind: exposure\nname: out\ntype: file\ndepends_on: [{ref: aggregation.daily}]\npath: output/x.csv\nparams: {partition_by: [day]}\n",
+    "kind: exposure\nname: out\ntype: file\ndepends_on: [{ref: aggregation.daily}]\npath: output/x.csv\n"
+    "params: {partition_by: [day]}\n",
     "- kind: transform\n  name: p\n  transform: PIVOT source.orders ON id USING count(*)\n  tags: [a, b]\n",
 ]
-SNIPPETS = """: - [ ] { } , & * *x &x <<: ! !!binary ' " | > |- # % @ ` ~ null yes .nan 1e999 2024-01-01 \t \r --- ... ? $1 ; kind: name: inputs:
-transform: source.orders ref('x') {{x}} ../x \x00 \x01 é 😀 \ufeff \u2028 '' select x y.z 99999999999999999999 -- /* input_5
-__THIS__ PIVOT CREATE COPY""".split(" ")
+SNIPPETS = """: - [ ] { } , & * *x &x <<: ! !!binary ' " | > |- # % @ ` ~ null yes .nan 1e999 2024-01-01 --- ... ? $1 ;
+kind: name: inputs: transform: source.orders ref('x') {{x}} ../x \x00 \x01 é 😀 \ufeff \u2028 '' select x y.z -- /*
+99999999999999999999 input_5 __THIS__ PIVOT CREATE COPY""".split()
+SNIPPETS += ["\t", "\r", "\n", "\ud800"]
 
 
 def mutated(chance: random.Random, text: str) -> str:
@@ -480,17 +485,17 @@ def test_the_files_that_are_changed_at_random_are_all_right(tmp_path: Path) -> N
         session.compiled.analysis.check()
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_project_of_any_text_is_opened_or_refused_with_places(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     with_data(tmp_path)
     outcomes = []
-    for _ in range(40):
+    for _ in range(35):
         files = list(FILES)
         index = chance.randrange(len(files))
         files[index] = mutated(chance, files[index])
         content: dict[str, str | bytes] = {
-            f"{number}.yml": text.encode(errors="surrogateescape") for number, text in enumerate(files)
+            f"{number}.yml": text.encode(errors="surrogatepass") for number, text in enumerate(files)
         }
         outcomes.append(open_or_refuse(write(tmp_path, content)))
     assert "refused" in outcomes
@@ -559,13 +564,13 @@ def changed(chance: random.Random, value: Any) -> Any:
     return chance.choice(VALUES)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_project_of_any_values_is_opened_or_refused_with_places(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     with_data(tmp_path)
     nodes = [yaml.safe_load(text) for text in FILES]
     outcomes = []
-    for _ in range(50):
+    for _ in range(35):
         files: dict[str, str | bytes] = {}
         index = chance.randrange(len(nodes))
         for number, node in enumerate(nodes):

@@ -137,7 +137,8 @@ def test_only_known_functions_leave_an_argument_unread() -> None:
     rows = (
         connection()
         .execute(
-            "SELECT DISTINCT ON (function_name, len(parameters)) function_name, parameter_types FROM duckdb_functions() "
+            "SELECT DISTINCT ON (function_name, len(parameters)) function_name, parameter_types"
+            " FROM duckdb_functions() "
             "WHERE function_type IN ('scalar', 'aggregate', 'macro') AND function_name NOT LIKE '\\_\\_%' ESCAPE '\\' "
             "AND function_name NOT LIKE '%collate%' ORDER BY 1, len(parameters), parameter_types::VARCHAR"
         )

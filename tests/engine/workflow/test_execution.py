@@ -9,6 +9,7 @@ import pytest
 from seeknal.dag.project import Project
 from seeknal.errors import BusyError, ProjectError
 from seeknal.workflow.events import Event, NodeStarted
+from seeknal.workflow.reading import TableReader
 from seeknal.workflow.results import RunOptions
 from seeknal.workflow.selection import Filters
 from seeknal.workflow.session import Session, environment_lock
@@ -143,3 +144,47 @@ def test_sequential_and_parallel_runs_write_the_same_blobs(chain: Path, tmp_path
     one = {node.node_id: node.artifact.blobs() for node in run(chain).nodes if node.artifact}
     other = {node.node_id: node.artifact.blobs() for node in run(twin, parallel=True).nodes if node.artifact}
     assert one == other
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "seeknal/numbers.yml",
+        "seeknal_project.yml",
+        "profiles.yml",
+        ".git/config",
+        "TARGET/x.csv",
+        "data/numbers.csv",
+        "data",
+    ],
+)
+def test_exposure_that_would_overwrite_the_project_is_refused_before_anything_runs(chain: Path, path: str) -> None:
+    write(
+        chain,
+        "seeknal/out.yml",
+        f"kind: exposure\nname: out\ntype: file\nformat: csv\npath: {path}\ninputs: [{{ref: source.numbers}}]\n",
+    )
+    before = (chain / "seeknal/numbers.yml").read_bytes()
+    with pytest.raises(ProjectError, match=r"out\.yml:5:1: .*(project's own|source\.numbers reads it)"):
+        run(chain)
+    assert (chain / "seeknal/numbers.yml").read_bytes() == before
+    assert head_of(chain) is None
+
+
+def test_two_exposures_of_one_path_are_refused_before_anything_runs(chain: Path) -> None:
+    for name in ("one", "two"):
+        write(
+            chain,
+            f"seeknal/{name}.yml",
+            f"kind: exposure\nname: {name}\ntype: file\npath: output/x.csv\ninputs: [{{ref: source.numbers}}]\n",
+        )
+    with pytest.raises(ProjectError, match=r"exposure\.two: writes to 'output/x.csv', and so does exposure\.one"):
+        run(chain)
+
+
+def test_project_in_a_folder_whose_name_looks_like_a_pattern_runs_and_can_be_queried(tmp_path: Path) -> None:
+    root = write_project(tmp_path / "br[a]ck*t", {"seeknal/one.yml": transform("one", "SELECT 1 AS x")})
+    write(root, "seeknal/two.yml", transform("two", "SELECT x + 1 AS y FROM transform.one"))
+    assert executed_in(root) == ["one", "two"]
+    with TableReader.open(Project.open(root).store(), "prod") as reader:
+        assert list(reader.query("SELECT y FROM two").values) == [("2",)]
