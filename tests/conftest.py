@@ -1,8 +1,14 @@
-"""What all tests share: one hypothesis profile without deadlines, because a busy machine is no bug."""
+"""What all tests share: a hypothesis profile without deadlines, because a busy machine is no bug; and Ctrl-C."""
 
 from __future__ import annotations
+
+import signal
 
 from hypothesis import settings
 
 settings.register_profile("seeknal", deadline=None)
 settings.load_profile("seeknal")
+
+# A shell starts its background jobs with Ctrl-C ignored, and processes inherit that; tests of Ctrl-C need it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -95,13 +95,13 @@ def check_refusal(answer: Answer, code: int, *patterns: str) -> None:
     [
         pytest.param(
             {"seeknal/3_total.yml": "kind: transform\nname: total\ntransform: [unclosed\n"},
-            [r"^seeknal/3_total\.yml:4:1: is not valid YAML: "],
+            [r"^seeknal/3_total\.yml:3:21: is not valid YAML: "],
             "",
             id="malformed YAML",
         ),
         pytest.param(
             {"seeknal/2_clean.yml": "kind: transform\nname: clean\ntransform: [unclosed\n"},
-            [r"^seeknal/2_clean\.yml:4:1: is not valid YAML: "],
+            [r"^seeknal/2_clean\.yml:3:21: is not valid YAML: "],
             "",
             id="malformed YAML of a node that others read",
         ),
