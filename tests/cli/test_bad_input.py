@@ -148,7 +148,7 @@ def check_refusal(answer: Answer, code: int, *patterns: str) -> None:
             id="name that leads out of the folder",
         ),
         pytest.param(
-            {"seeknal/4_new.yml": "kind: transform\nname: \"o'clock\"\ntransform: SELECT 1 AS a\n"},
+            {"seeknal/4_new.yml": 'kind: transform\nname: "o\'clock"\ntransform: SELECT 1 AS a\n'},
             [r"""^seeknal/4_new\.yml:2:1: name "o'clock" is not allowed$"""],
             "a letter or '_', then letters, digits",
             id="name with a quote",

@@ -9,7 +9,7 @@ from tests.acceptance.project import Project
 from tests.engine.workflow.projects import transform, write_project
 
 FILES = {
-    "data/orders.csv": "id,amount,who\n1,10.5,Ann\n2,,Bob\n3,7.25,\"C\tD\"\n",
+    "data/orders.csv": 'id,amount,who\n1,10.5,Ann\n2,,Bob\n3,7.25,"C\tD"\n',
     "seeknal/orders.yml": "kind: source\nname: orders\nsource: csv\ntable: data/orders.csv\n",
     "seeknal/totals.yml": transform("totals", "SELECT count(*) AS n FROM source.orders"),
     "seeknal/export.yml": "kind: exposure\nname: export\npath: out/totals.csv\ninputs: [{ref: transform.totals}]\n",

@@ -54,9 +54,7 @@ class _Comparison:
 @click.option("--stat", is_flag=True, help="One line for each node, and a total.")
 @click.option("--exit-code", is_flag=True, help="Exit with 1 where there are changes.")
 @project_option
-def diff(
-    node: str | None, types: tuple[str, ...], stat: bool, exit_code: bool, project_path: Path | None
-) -> int:
+def diff(node: str | None, types: tuple[str, ...], stat: bool, exit_code: bool, project_path: Path | None) -> int:
     """Compare the project's files with production, node by node; with NODE (kind.name, name or kinds/name) that one.
 
     Only what a node says counts, not how its file is laid out. Queries that do not work are no obstacle.

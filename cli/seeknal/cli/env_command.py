@@ -66,9 +66,7 @@ def apply(
     from seeknal.cli.run_command import apply_environment
     from seeknal.workflow.results import RunOptions
 
-    options = RunOptions(
-        continue_on_error=continue_on_error, retry=retry, parallel=parallel, max_workers=max_workers
-    )
+    options = RunOptions(continue_on_error=continue_on_error, retry=retry, parallel=parallel, max_workers=max_workers)
     return apply_environment(
         open_project(project_path),
         env_name,

@@ -182,22 +182,22 @@ class _Session:
             self._complete_names()
         pending = ""
         while True:
+            # Whatever Ctrl-C meets, a line being typed, a query or the printing of a result, the session goes on.
             try:
                 line = input("   ...> " if pending else "seeknal> ")
+                if not pending and line.strip().startswith("."):
+                    if not self._command(line.split()):
+                        return 0
+                    continue
+                pending = f"{pending}\n{line}".strip()
+                if _is_finished(pending):
+                    sql, pending = pending, ""
+                    self._answer(sql)
             except EOFError:
                 click.echo(err=True)
                 return 0
             except KeyboardInterrupt:
                 click.echo(err=True)
-                pending = ""
-                continue
-            if not pending and line.strip().startswith("."):
-                if not self._command(line.split()):
-                    return 0
-                continue
-            pending = f"{pending}\n{line}".strip()
-            if _is_finished(pending):
-                self._answer(pending)
                 pending = ""
 
     def _complete_names(self) -> None:

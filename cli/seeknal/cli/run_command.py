@@ -159,9 +159,7 @@ def _run_production(project: Any, options: Any, console: Console, look_only: boo
         return finish(report, result, as_json, stop)
 
 
-def show_forecast(
-    forecast: Any, manifest: Any, console: Console, as_json: bool, environment: str, render: Any
-) -> int:
+def show_forecast(forecast: Any, manifest: Any, console: Console, as_json: bool, environment: str, render: Any) -> int:
     """Print an execution plan, for --dry-run and --show-plan."""
     if as_json:
         nodes = [{"node_id": e.node_id, "action": e.action, "reason": e.reason} for e in forecast]

@@ -84,9 +84,7 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def take_apart(
-    text: str, known: Mapping[str, str], resolve_bare: Callable[[str], list[str]], connection: Any
-) -> Sql:
+def take_apart(text: str, known: Mapping[str, str], resolve_bare: Callable[[str], list[str]], connection: Any) -> Sql:
     """Take a node's SQL apart.
 
     ``known`` gives for the id of every node, in lower case, the id; ``resolve_bare`` gives the ids that a name without

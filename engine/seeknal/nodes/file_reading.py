@@ -227,9 +227,7 @@ def _first_misfit(
     return row[0], columns[index], str(row[2][index])
 
 
-def _misfit_failure(
-    request: ReadRequest, name: str, type_: str, value: str, row: int, place: Place
-) -> NodeFailedError:
+def _misfit_failure(request: ReadRequest, name: str, type_: str, value: str, row: int, place: Place) -> NodeFailedError:
     shown = repr(value if len(value) <= _LONGEST_VALUE_SHOWN else value[:_LONGEST_VALUE_SHOWN] + "…")
     declared = request.declared_type(name)
     if declared is None:

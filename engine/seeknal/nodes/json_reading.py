@@ -184,9 +184,7 @@ def _options(request: ReadRequest, layout: str) -> tuple[str, ...]:
     return (f"format='{layout}'", f"compression='{compression}'", "ignore_errors=false", "hive_partitioning=false")
 
 
-def _find_keys(
-    connection: DuckDBPyConnection, request: ReadRequest, layout: str, names: list[str]
-) -> dict[str, str]:
+def _find_keys(connection: DuckDBPyConnection, request: ReadRequest, layout: str, names: list[str]) -> dict[str, str]:
     """Find the key that each column is read from. Raises ProjectError with every column that no row has."""
     if request.schema is None:
         return {name: name for name in names}

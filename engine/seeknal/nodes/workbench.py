@@ -115,6 +115,8 @@ class Workbench:
             ":memory:",
             config={
                 "threads": 1,
+                # Blocks that are read ahead arrive in any order, and then one thread is not enough for equal bytes.
+                "async_threads": 0,
                 "python_enable_replacements": False,
                 "temp_directory": str(self.store.temporary_folder),
                 "autoinstall_known_extensions": False,

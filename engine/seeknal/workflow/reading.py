@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ class TableReader:
         self._connection = _connect(outputs.store, writable)
         # Queries run in a thread of their own, so that Ctrl-C reaches this one and can stop them.
         self._thread = ThreadPoolExecutor(1)
+        self._running: Future[Any] | None = None
         self._viewed: set[str] = set()
         # Every short name, lower case, with the tables that could go by it.
         self._names: dict[str, list[str]] = {}
@@ -76,6 +77,7 @@ class TableReader:
         self.close()
 
     def close(self) -> None:
+        self._stop()
         self._thread.shutdown()
         self._connection.close()
 
@@ -149,17 +151,23 @@ class TableReader:
     def _stoppable(self, work: Callable[[], Any], text: str, shift: int) -> Any:
         import duckdb
 
-        future = self._thread.submit(work)
+        # What a second Ctrl-C left running is in the way.
+        self._stop()
+        self._running = self._thread.submit(work)
         try:
-            return future.result()
+            return self._running.result()
         except duckdb.Error as error:
             raise self._error(engine_problem(error, text, shift), text) from error
         except KeyboardInterrupt:
-            # An interruption that comes before the query has begun is lost, so it is repeated until the query is over.
-            while not future.done():
-                self._connection.interrupt()
-                wait([future], timeout=0.1)
+            self._stop()
             raise
+
+    def _stop(self) -> None:
+        """Interrupt the query that runs, if one does, and wait for its end."""
+        # An interruption that comes before the query has begun is lost, so it is repeated until the query is over.
+        while self._running is not None and not self._running.done():
+            self._connection.interrupt()
+            wait([self._running], timeout=0.1)
 
     # tables
 

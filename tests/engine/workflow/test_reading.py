@@ -212,7 +212,7 @@ def test_an_error_that_comes_while_rows_are_read_is_one_of_ours(reader: TableRea
         "FROM (PIVOT source.customers ON name USING count(*))",
         "UNPIVOT totals ON n, total",
         "SELECT 1 UNION SELECT 2 EXCEPT SELECT 3 ORDER BY 1",
-        "SELECT copy, \"insert\" FROM (SELECT 1 AS copy, 2 AS \"insert\")",
+        'SELECT copy, "insert" FROM (SELECT 1 AS copy, 2 AS "insert")',
         "-- a comment\nSELECT 1 /* ; */ -- ;",
         "SELECT ';' AS semicolon;;",
     ],

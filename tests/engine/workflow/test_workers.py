@@ -162,9 +162,7 @@ class TestProcesses:
         assert len(set(pids(workers))) == 2
         wait(both)
 
-    def test_fork_server_has_one_thread_and_duckdb_but_no_pyarrow(
-        self, store: Store, workers: ProcessWorkers
-    ) -> None:
+    def test_fork_server_has_one_thread_and_duckdb_but_no_pyarrow(self, store: Store, workers: ProcessWorkers) -> None:
         artifact(workers.submit(encoded(store)))
         server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
         status = Path(f"/proc/{server}/status").read_text().splitlines()

@@ -128,9 +128,7 @@ class TestAgainstPyarrow:
         assert len({digest for _, digest in found.columns}) == len(found.columns) == 19
 
     @pytest.mark.parametrize("compression", ["uncompressed", "zstd", "gzip"])
-    def test_every_compression(
-        self, connection: duckdb.DuckDBPyConnection, tmp_path: Path, compression: str
-    ) -> None:
+    def test_every_compression(self, connection: duckdb.DuckDBPyConnection, tmp_path: Path, compression: str) -> None:
         query = "SELECT i, i % 3 AS j FROM range(3000) t(i)"
         path = write(connection, query, tmp_path / "t.parquet", f", COMPRESSION {compression}, PARQUET_VERSION v2")
         assert digest_parquet(path) == digest_by_pyarrow(path)
