@@ -10,7 +10,8 @@ from seeknal.dag.sql import Sql
 from seeknal.dag.type_message import in_words
 from seeknal.dag.yaml_file import Document, KeyPath
 from seeknal.errors import Place, Problem
-from seeknal.nodes.kind import Query
+from seeknal.nodes.kind import Kind, Query
+from seeknal.nodes.registry import KINDS
 
 # Fields that every kind has, and that are not part of a node's config.
 IDENTITY_FIELDS = frozenset({"kind", "name"})
@@ -22,7 +23,8 @@ class Draft:
     """A node as a file has it.
 
     ``path`` leads to it in its document. ``spec`` is the kind's Struct, None where a field is wrong. ``inputs`` are
-    the declared ones first, then those that only the SQL names.
+    the declared ones first, then those that other fields name, then those that only the SQL names. ``references`` are
+    the second, lower case, with the paths to the fields.
     """
 
     file: str
@@ -33,12 +35,18 @@ class Draft:
     name: str = ""
     spec: Any = None
     inputs: list[str] = field(default_factory=list)
+    references: dict[str, tuple[str | int, ...]] = field(default_factory=dict)
     sql: Sql | None = None
     query: Query | None = None
 
     @property
     def id(self) -> str:
         return f"{self.kind}.{self.name}"
+
+    @property
+    def implementation(self) -> Kind:
+        """What executes the node."""
+        return KINDS[self.kind]
 
     def place(self, *path: str | int) -> Place:
         """Where a field stands; the nearest thing around it where the path leads nowhere."""

@@ -21,7 +21,6 @@ from seeknal.dag.project import Project
 from seeknal.dag.sql_problem import engine_problem
 from seeknal.errors import Place, Problem, ProjectError, SeeknalError
 from seeknal.nodes.kind import Surroundings
-from seeknal.nodes.registry import KINDS
 from seeknal.store.file_memo import FileDigests
 
 
@@ -84,10 +83,13 @@ class Inference:
         for node_id in self._parsed.manifest.topological_order():
             schemas = {name: nodes[name].schema for name in self._parsed.manifest.inputs_of(node_id)}
             try:
-                analysis = self.bind(node_id, schemas)
+                analysis = self._bind(node_id, schemas)
                 if analysis.schema:
                     self._declare(node_id, analysis.schema)
                 nodes[node_id] = analysis
+                wrong = self._verified(node_id, schemas, analysis)
+                if wrong:
+                    problems[node_id] = wrong
             except SeeknalError as error:
                 problems[node_id] = error.problems()
                 nodes[node_id] = NodeAnalysis(self._declared(node_id), dict.fromkeys(schemas))
@@ -97,7 +99,7 @@ class Inference:
     def _declared(self, node_id: str) -> dict[str, str] | None:
         """What a node that cannot be built declares to give: its readers are checked against that."""
         draft = self._parsed.drafts[node_id]
-        declared = KINDS[draft.kind].declared(draft.spec)
+        declared = draft.implementation.declared(draft.spec)
         if declared:
             self._declare(node_id, declared)
         return declared
@@ -108,11 +110,11 @@ class Inference:
         read = {
             node_id: os.path.normpath(str(draft.fields.get("table", "")))
             for node_id, draft in drafts.items()
-            if KINDS[draft.kind].reads_outside
+            if draft.implementation.reads_outside
         }
         places: dict[str, str] = {}
         for node_id, draft in drafts.items():
-            said = KINDS[draft.kind].delivers_to(draft.spec)
+            said = draft.implementation.delivers_to(draft.spec)
             if said is None:
                 continue
             place = os.path.normpath(said)
@@ -141,6 +143,22 @@ class Inference:
 
     def bind(self, node_id: str, schemas: Mapping[str, Schema | None]) -> NodeAnalysis:
         """Analyse one node for inputs with these schemas (None: unknown). Raises ProjectError."""
+        analysis = self._bind(node_id, schemas)
+        wrong = self._verified(node_id, schemas, analysis)
+        if wrong:
+            raise ProjectError(wrong)
+        return analysis
+
+    def _verified(self, node_id: str, schemas: Mapping[str, Schema | None], analysis: NodeAnalysis) -> list[Problem]:
+        """What the node's kind finds wrong with it for these columns."""
+        draft = self._parsed.drafts[node_id]
+        inputs = [schemas.get(name) for name in draft.inputs]
+        return [
+            Problem(f"{node_id}: {found.message}", draft.place_in_text(found.path, found.offset), found.hint)
+            for found in draft.implementation.verify(draft.spec, inputs, analysis.schema)
+        ]
+
+    def _bind(self, node_id: str, schemas: Mapping[str, Schema | None]) -> NodeAnalysis:
         draft = self._parsed.drafts[node_id]
         if draft.sql is None:
             return self._bind_by_kind(draft, schemas)
@@ -165,13 +183,13 @@ class Inference:
             schema = schemas.get(name)
             inputs.append(None if schema is None else dict(schema))
         try:
-            schema = KINDS[draft.kind].schema(draft.spec, inputs, self.around)
+            schema = draft.implementation.schema(draft.spec, inputs, self.around)
         except SeeknalError as error:
             raise ProjectError([_of_node(draft, problem) for problem in error.problems()]) from error
         except (OSError, ValueError) as error:
             # A path that the system does not take: too long, or with a null byte.
             raise ProjectError([_of_node(draft, Problem(f"cannot be read: {error}"))]) from error
-        return NodeAnalysis(schema, dict.fromkeys(draft.inputs))
+        return NodeAnalysis(schema, draft.implementation.reads(draft.spec, draft.inputs, inputs))
 
 
 def _of_node(draft: Draft, problem: Problem) -> Problem:

@@ -17,7 +17,6 @@ from seeknal.dag.names import did_you_mean
 from seeknal.dag.sql import Sql, take_apart
 from seeknal.errors import Place, Problem
 from seeknal.nodes.kind import Query
-from seeknal.nodes.registry import KINDS
 
 INPUT_FIELDS = ("inputs", "depends_on")
 
@@ -50,7 +49,7 @@ class Linker:
             draft.inputs = resolved
         queries: list[tuple[Draft, Query]] = []
         for draft in self._drafts.values():
-            query = KINDS[draft.kind].query(draft.spec, draft.inputs) if draft.spec is not None else None
+            query = draft.implementation.query(draft.spec, draft.inputs) if draft.spec is not None else None
             if query is not None:
                 queries.append((draft, query))
         if queries:
@@ -100,7 +99,7 @@ class Linker:
         return self._files_lost or bare in self._lost
 
     def _has_rows(self, node_id: str) -> bool:
-        return KINDS[self._drafts[node_id].kind].makes_table
+        return self._drafts[node_id].implementation.makes_table
 
     def _place_of_input(self, draft: Draft, reference: str) -> Place:
         """Where an input is declared, else where the SQL names it."""
@@ -110,6 +109,8 @@ class Linker:
                 said = entry.get("ref") if isinstance(entry, dict) else entry
                 if isinstance(said, str) and said.lower() == reference.lower():
                     return draft.place(key, index)
+        if reference.lower() in draft.references:
+            return draft.place(*draft.references[reference.lower()])
         if draft.sql is not None and reference in draft.sql.references:
             return draft.place_in_query(draft.sql.offsets.get(reference))
         return draft.place("inputs")

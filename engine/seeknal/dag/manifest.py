@@ -35,7 +35,11 @@ class NodeType(enum.Enum):
     AGGREGATION = "aggregation"
     SECOND_ORDER_AGGREGATION = "second_order_aggregation"
     RULE = "rule"
+    PROFILE = "profile"
     EXPOSURE = "exposure"
+    ENTITY = "entity"
+    SEMANTIC_MODEL = "semantic_model"
+    METRIC = "metric"
     PYTHON = "python"
 
 

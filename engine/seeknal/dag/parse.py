@@ -226,6 +226,10 @@ class _Parser:
         self._check_values(draft, kind, spec)
         if len(self._problems) == before:
             draft.spec = spec
+            for reference, path in kind.references(spec):
+                draft.references.setdefault(reference.lower(), path)
+                if reference not in draft.inputs:
+                    draft.inputs.append(reference)
 
     def _check_type(self, draft: Draft, name: str, type_: Any) -> None:
         try:

@@ -14,9 +14,7 @@ from seeknal.dag.project import Project
 from seeknal.dag.sql import quoted_node
 from seeknal.nodes.aggregation_sql import AggregationSpec as AggregationFields
 from seeknal.nodes.aggregation_sql import check, compile_sql
-from seeknal.nodes.kind import FieldProblem, Query, Surroundings, Task
-from seeknal.nodes.workbench import Workbench
-from seeknal.store.objects import Artifact
+from seeknal.nodes.kind import FieldProblem, Kind, Query
 
 
 class AggregationSpec(AggregationFields, frozen=True, kw_only=True):
@@ -30,13 +28,11 @@ class AggregationSpec(AggregationFields, frozen=True, kw_only=True):
     params: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-class AggregationKind:
+class AggregationKind(Kind):
     """Aggregates of the first input, or of what ``transform`` makes of the inputs."""
 
     name = "aggregation"
     spec = AggregationSpec
-    makes_table = True
-    reads_outside = False
 
     def check(self, spec: AggregationSpec, project: Project) -> Iterable[FieldProblem]:
         for message in check(spec):
@@ -56,20 +52,3 @@ class AggregationKind:
         # On lines of its own, so that a comment at the end of the user's text ends there.
         text = compile_sql(spec, f"(\n{spec.transform}\n)")
         return Query(text, ("transform",), text.index(spec.transform), len(spec.transform))
-
-    def schema(
-        self, spec: AggregationSpec, inputs: Sequence[dict[str, str] | None], around: Surroundings
-    ) -> dict[str, str] | None:
-        return None
-
-    def declared(self, spec: AggregationSpec) -> dict[str, str] | None:
-        return None
-
-    def delivers_to(self, spec: AggregationSpec) -> str | None:
-        return None
-
-    def identity(self, spec: AggregationSpec, around: Surroundings) -> list[Any]:
-        return []
-
-    def execute(self, task: Task, bench: Workbench) -> Artifact:
-        return bench.store_query(task)

@@ -8,7 +8,7 @@ that failed, nor by another environment, and promoting or rolling back delivers 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,8 +17,7 @@ import msgspec
 from seeknal.dag.names import did_you_mean
 from seeknal.dag.project import PROJECT_FILE, Project
 from seeknal.dag.sql import literal, quoted, quoted_node
-from seeknal.errors import NodeFailedError
-from seeknal.nodes.kind import FieldProblem, Query, Surroundings, Task, inside
+from seeknal.nodes.kind import FieldProblem, Kind, Surroundings, Task, inside
 from seeknal.nodes.workbench import Workbench
 from seeknal.store.objects import Artifact, Blob
 
@@ -47,13 +46,12 @@ class ExposureSpec(msgspec.Struct, frozen=True, kw_only=True):
     params: dict[str, Any] = {}
 
 
-class ExposureKind:
+class ExposureKind(Kind):
     """The rows of the first input as files."""
 
     name = "exposure"
     spec = ExposureSpec
     makes_table = False
-    reads_outside = False
 
     def check(self, spec: ExposureSpec, project: Project) -> Iterable[FieldProblem]:
         if spec.type in TYPES_TO_COME:
@@ -97,20 +95,14 @@ class ExposureKind:
                 f"'{path}' leads out of the project", at, "set `allow_external_paths: true` in seeknal_project.yml"
             )
 
-    def query(self, spec: ExposureSpec, inputs: Sequence[str]) -> Query | None:
-        return None
-
-    def schema(
-        self, spec: ExposureSpec, inputs: Sequence[dict[str, str] | None], around: Surroundings
-    ) -> dict[str, str] | None:
+    def verify(
+        self, spec: ExposureSpec, inputs: Sequence[Mapping[str, str] | None], schema: Mapping[str, str] | None
+    ) -> Iterable[FieldProblem]:
         known = inputs[0] if inputs else None
         for column in _column_list(spec.params.get("partition_by") or []):
             if known is not None and column not in known:
-                raise NodeFailedError(f"partition_by: no column '{column}'", hint=did_you_mean(column, known))
-        return None
-
-    def declared(self, spec: ExposureSpec) -> dict[str, str] | None:
-        return None
+                at = ("params", "partition_by")
+                yield FieldProblem(f"partition_by: no column '{column}'", at, did_you_mean(column, known))
 
     def delivers_to(self, spec: ExposureSpec) -> str | None:
         return output_path(spec)

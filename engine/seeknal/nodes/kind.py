@@ -11,10 +11,10 @@ worker executes it. Everything else (parsing, planning, caching, scheduling, env
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import msgspec
 
@@ -103,52 +103,79 @@ class Task(msgspec.Struct, frozen=True):
 class Kind(Protocol):
     """One kind of node. Implementations hold no state.
 
-    ``name`` is what ``kind:`` says in YAML; ``makes_table`` whether other nodes can read it; ``reads_outside`` whether
-    its identity can change while it is executed.
+    A kind is a subclass that overrides what is different for it; what stands here is true of a node that makes a
+    table without SQL, reads nothing outside and delivers nothing.
+
+    ``name`` is what ``kind:`` says in YAML; ``spec`` the Struct of its fields; ``makes_table`` whether other nodes can
+    read it; ``reads_outside`` whether its identity can change while it is executed; ``executes`` is False for a kind
+    that is kept in the manifest and nothing more.
     """
 
-    @property
-    def name(self) -> str: ...
+    name: ClassVar[str]
+    spec: ClassVar[type[msgspec.Struct]]
+    makes_table: ClassVar[bool] = True
+    reads_outside: ClassVar[bool] = False
+    executes: ClassVar[bool] = True
 
-    @property
-    def spec(self) -> type[msgspec.Struct]: ...
-
-    @property
-    def makes_table(self) -> bool: ...
-
-    @property
-    def reads_outside(self) -> bool: ...
+    # what a node says
 
     def check(self, spec: Any, project: Project) -> Iterable[FieldProblem]:
         """Find what types alone do not: values that do not go together, paths that may not be used."""
-        ...
+        return ()
+
+    def references(self, spec: Any) -> Iterable[tuple[str, tuple[str | int, ...]]]:
+        """Nodes that fields other than ``inputs`` name, as ids with the paths to those fields; they become inputs."""
+        return ()
+
+    def declared(self, spec: Any) -> dict[str, str] | None:
+        """The output's columns as far as the node itself declares them, with DuckDB types; None where it does not."""
+        return None
+
+    def delivers_to(self, spec: Any) -> str | None:
+        """The path outside the store that the node's output is delivered to; None where it stays inside."""
+        return None
+
+    # what is known before it runs
 
     def query(self, spec: Any, inputs: Sequence[str]) -> Query | None:
         """The SQL that gives the node's output, over inputs named ``"kind"."name"``; None where it is not SQL."""
-        ...
+        return None
 
     def schema(self, spec: Any, inputs: Sequence[dict[str, str] | None], around: Surroundings) -> dict[str, str] | None:
         """The output's columns of a node that is not SQL; None where only running it tells.
 
         Raises SeeknalError where that cannot work, as for a missing file.
         """
-        ...
+        return None
 
-    def declared(self, spec: Any) -> dict[str, str] | None:
-        """The output's columns as far as the node itself declares them, with DuckDB types; None where it does not."""
-        ...
+    def verify(
+        self, spec: Any, inputs: Sequence[Mapping[str, str] | None], schema: Mapping[str, str] | None
+    ) -> Iterable[FieldProblem]:
+        """Find what is wrong with the node for these columns of its inputs and its output (None: not known yet).
 
-    def delivers_to(self, spec: Any) -> str | None:
-        """The path outside the store that the node's output is delivered to; None where it stays inside."""
-        ...
+        Asked when the project is planned, and again before the node runs where planning knew less.
+        """
+        return ()
+
+    def reads(
+        self, spec: Any, inputs: Sequence[str], schemas: Sequence[Mapping[str, str] | None]
+    ) -> dict[str, tuple[str, ...] | None]:
+        """What a node that is not SQL reads: input → columns, None for all. An input left out does not count."""
+        return dict.fromkeys(inputs)
+
+    # what it depends on, and what it does
 
     def identity(self, spec: Any, around: Surroundings) -> list[Any]:
         """What the output depends on beside its inputs and SQL, as plain values. Raises SeeknalError."""
-        ...
+        return []
+
+    def always_runs(self, spec: Any) -> bool:
+        """Say whether the node runs every time, whatever is cached, because it depends on the moment."""
+        return False
 
     def execute(self, task: Task, bench: Workbench) -> Artifact:
         """Do the work in a worker and put the output into the store. Raises SeeknalError or duckdb.Error."""
-        ...
+        return bench.store_query(task)
 
 
 def encoded_identity(identity: list[Any]) -> bytes:

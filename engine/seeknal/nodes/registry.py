@@ -9,7 +9,13 @@ from seeknal.nodes.source import SourceKind
 from seeknal.nodes.transform import TransformKind
 
 KINDS: dict[str, Kind] = {
-    kind.name: kind for kind in (SourceKind(), TransformKind(), AggregationKind(), ExposureKind())
+    kind.name: kind
+    for kind in (
+        SourceKind(),
+        TransformKind(),
+        AggregationKind(),
+        ExposureKind(),
+    )
 }
 
 # Kinds that projects may hold already, but that this version does not execute.

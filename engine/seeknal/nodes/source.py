@@ -26,7 +26,7 @@ from seeknal.nodes.file_reading import (
     output_columns,
     read_query,
 )
-from seeknal.nodes.kind import FieldProblem, Query, Surroundings, Task
+from seeknal.nodes.kind import FieldProblem, Kind, Surroundings, Task
 from seeknal.nodes.workbench import Workbench
 from seeknal.store.objects import Artifact
 
@@ -45,12 +45,11 @@ class SourceSpec(msgspec.Struct, frozen=True, kw_only=True):
     inputs: list[Any] = []
 
 
-class SourceKind:
+class SourceKind(Kind):
     """Rows of one or several files."""
 
     name = "source"
     spec = SourceSpec
-    makes_table = True
     reads_outside = True
 
     def check(self, spec: SourceSpec, project: Project) -> Iterable[FieldProblem]:
@@ -76,9 +75,6 @@ class SourceKind:
                     did_you_mean(column.data_type, ("integer", "float", "string", "boolean", "date", "timestamp")),
                 )
 
-    def query(self, spec: SourceSpec, inputs: Sequence[str]) -> Query | None:
-        return None
-
     def schema(
         self, spec: SourceSpec, inputs: Sequence[dict[str, str] | None], around: Surroundings
     ) -> dict[str, str] | None:
@@ -89,9 +85,6 @@ class SourceKind:
         if spec.schema is None:
             return None
         return {column.name: duckdb_type(column.data_type) or "VARCHAR" for column in spec.schema}
-
-    def delivers_to(self, spec: SourceSpec) -> str | None:
-        return None
 
     def identity(self, spec: SourceSpec, around: Surroundings) -> list[Any]:
         request = read_request(spec, around.project.root)

@@ -17,7 +17,6 @@ from seeknal.dag.draft import Draft, node_of
 from seeknal.dag.inference import Inference, NodeAnalysis
 from seeknal.dag.manifest import Manifest
 from seeknal.nodes.kind import InputTable, Task, encoded_identity
-from seeknal.nodes.registry import KINDS
 from seeknal.store.objects import Artifact, Tree
 from seeknal.store.store import Store
 from seeknal.workflow.fingerprint import engine_identity, fingerprint
@@ -91,6 +90,9 @@ class Resolver:
         key = self._fingerprint(node_id)
         if self._full and node_id in self._selection.chosen:
             return Decision(MISS, "full run", key)
+        draft = self._drafts[node_id]
+        if draft.implementation.always_runs(draft.spec):
+            return Decision(MISS, "depends on the moment, so it runs every time", key)
         if entry is not None and entry.fingerprint == key and self._store.is_whole(entry.artifact):
             return Decision(HIT, self._why_unchanged(node_id), key, entry.artifact)
         found = self._store.find_action(key)
@@ -103,7 +105,7 @@ class Resolver:
     def _fingerprint(self, node_id: str) -> str:
         draft = self._drafts[node_id]
         analysis = self._analysis(node_id)
-        kind = KINDS[draft.kind]
+        kind = draft.implementation
         counted = [name for name in draft.inputs if name in analysis.reads]
         identity = self._identities[node_id] = kind.identity(draft.spec, self._inference.around)
         return fingerprint(
@@ -119,7 +121,9 @@ class Resolver:
         """The node's analysis for its inputs' real columns; planning may have known less, or something else."""
         draft = self._drafts[node_id]
         real = {
-            name: self.artifacts[name].schema() for name in draft.inputs if KINDS[self._drafts[name].kind].makes_table
+            name: self.artifacts[name].schema()
+            for name in draft.inputs
+            if self._drafts[name].implementation.makes_table
         }
         for name, schema in real.items():
             assumed = self._analyses[name].schema
@@ -149,7 +153,7 @@ class Resolver:
             positions=draft.sql.positions if draft.sql else (),
             statements=draft.sql.statements if draft.sql else (),
             schema=None if analysis.schema is None else tuple(analysis.schema.items()),
-            identity=encoded_identity(self._identities[node_id]) if KINDS[draft.kind].reads_outside else b"",
+            identity=encoded_identity(self._identities[node_id]) if draft.implementation.reads_outside else b"",
             threads=threads,
             memory_limit_bytes=memory_limit_bytes,
         )
@@ -223,5 +227,5 @@ def spec_fields(draft: Draft) -> dict[str, object]:
     """The fields that the kind's Struct reads, as they stand in the file."""
     import msgspec
 
-    own = {entry.encode_name for entry in msgspec.structs.fields(KINDS[draft.kind].spec)}
+    own = {entry.encode_name for entry in msgspec.structs.fields(draft.implementation.spec)}
     return {name: value for name, value in draft.fields.items() if name in own and value is not None}

@@ -236,9 +236,14 @@ class Session:
                 done = {node.node_id for node in result.nodes if node.status in ("success", "cached")}
                 errors = deliver(self.project, self.store, environment, self.manifest, tree, done, listener)
                 result = result.with_delivery_errors(errors)
-            if environment == PRODUCTION and not options.filters and result.status == "success" and self._of_files:
+            whole = environment == PRODUCTION and not options.filters and result.status == "success"
+            if whole and self._of_files and not self._depends_on_the_moment():
                 self._remember_settled(snapshot, publish)
             return result
+
+    def _depends_on_the_moment(self) -> bool:
+        drafts = self.compiled.parsed.drafts.values()
+        return any(draft.implementation.always_runs(draft.spec) for draft in drafts)
 
     def _remember_settled(self, head: str, published: bool) -> None:
         """Note what this state rests on; see :mod:`seeknal.workflow.settled`."""
