@@ -1,0 +1,1 @@
+"""What Python nodes are written with."""
