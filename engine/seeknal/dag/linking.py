@@ -13,7 +13,7 @@ from typing import Any
 
 from seeknal.dag.draft import Draft, node_of
 from seeknal.dag.manifest import Manifest
-from seeknal.dag.names import did_you_mean
+from seeknal.dag.names import did_you_mean, shown
 from seeknal.dag.sql import Sql, take_apart
 from seeknal.errors import Place, Problem
 from seeknal.nodes.kind import Query
@@ -85,7 +85,7 @@ class Linker:
                 if not self._is_lost(reference):
                     bare = self._by_name.get(reference.lower())
                     hint = f"write {' or '.join(bare)}" if bare else did_you_mean(reference, self._drafts)
-                    self._report(f"input '{reference}' does not exist", place, hint)
+                    self._report(f"input '{shown(reference)}' does not exist", place, hint)
             elif target == draft.id:
                 self._report(f"{draft.id} is its own input", place)
             elif self._has_rows(target):

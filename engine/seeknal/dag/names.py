@@ -63,6 +63,13 @@ def environment_name(name: str) -> str:
     return name
 
 
+def shown(text: str) -> str:
+    """A text of the user's as a message can hold it: on one line, printable, at most 80 characters."""
+    line = "".join(letter if letter.isprintable() else " " if letter.isspace() else "\ufffd" for letter in text)
+    line = " ".join(line.split()) if line != text else text
+    return line if len(line) <= 80 else line[:79] + "…"
+
+
 def nearest(name: str, candidates: Iterable[str], count: int = 3) -> list[str]:
     """The candidates that look like ``name``, best first; at most ``count``.
 

@@ -13,7 +13,7 @@ import msgspec
 from seeknal.dag.draft import IDENTITY_FIELDS, METADATA_FIELDS, Draft
 from seeknal.dag.linking import INPUT_FIELDS, Linker
 from seeknal.dag.manifest import Manifest
-from seeknal.dag.names import check_node_name, did_you_mean, nearest
+from seeknal.dag.names import check_node_name, did_you_mean, nearest, shown
 from seeknal.dag.project import Project, node_files
 from seeknal.dag.yaml_file import Document, KeyPath, load_documents
 from seeknal.errors import Place, Problem, ProjectError
@@ -164,7 +164,7 @@ class _Parser:
         elif kind in KINDS_TO_COME:
             self._report(f"kind '{kind}' is not available yet", place)
         else:
-            self._report(f"unknown kind '{_cut(kind)}'", place, did_you_mean(kind, KINDS))
+            self._report(f"unknown kind '{shown(kind)}'", place, did_you_mean(kind, KINDS))
         return None
 
     def _name(self, draft: Draft) -> str:
@@ -253,16 +253,12 @@ class _Parser:
     def _unknown_field(self, draft: Draft, name: str, known: set[str]) -> None:
         close = difflib.get_close_matches(name, known - IDENTITY_FIELDS, n=1, cutoff=0.75)
         hint = f"did you mean '{close[0]}'?" if close else ""
-        problem = Problem(f"unknown field '{_cut(name)}' of a {draft.kind}", draft.place(name), hint)
+        problem = Problem(f"unknown field '{shown(name)}' of a {draft.kind}", draft.place(name), hint)
         (self._problems if close or self._project.settings.strict else self._warnings).append(problem)
 
 
 def _shown(value: Any) -> str:
-    return _cut(repr(value))
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= 80 else text[:79] + "…"
+    return shown(repr(value))
 
 
 def _place_order(problem: Problem) -> tuple[str, int, int]:

@@ -14,6 +14,7 @@ from seeknal.dag.names import (
     did_you_mean,
     environment_name,
     nearest,
+    shown,
 )
 from seeknal.errors import NameNotAllowedError
 
@@ -102,3 +103,9 @@ def test_a_hint_names_the_nearest_else_all_of_few() -> None:
     assert did_you_mean("zzz", ["csv", "parquet"]) == "there is: csv, parquet"
     assert did_you_mean("zzz", [f"n{index}" for index in range(20)]) == ""
     assert did_you_mean("zzz", []) == ""
+
+
+def test_what_is_shown_is_one_printable_line() -> None:
+    assert shown("a 'plain' name") == "a 'plain' name"
+    assert shown("SELECT\n  1\t+ 1\x00") == "SELECT 1 + 1\ufffd"
+    assert shown("x" * 100) == "x" * 79 + "…"
