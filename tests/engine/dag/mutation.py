@@ -1,4 +1,4 @@
-"""Mutations: node files as people, editors and merges damage them. Each seed gives one mutated file, always the same."""
+"""Mutations: node files as people, editors and merges damage them. A seed always gives the same file."""
 
 from __future__ import annotations
 
