@@ -161,12 +161,19 @@ def test_the_map_of_the_code_names_every_module() -> None:
 # nodes
 
 
+def kind_pages() -> list[Path]:
+    """The pages of kinds that have one of their own."""
+    return [page for page in PAGES if page.parent == NODES_REFERENCE.parent and page.stem in KINDS]
+
+
 def test_every_field_of_every_kind_is_in_the_reference() -> None:
     described = sections(NODES_REFERENCE)
+    own = {page.stem: page.read_text(encoding="utf-8") for page in kind_pages()}
     for kind in KINDS.values():
-        assert kind.name in described, f"{page_name(NODES_REFERENCE)} has no section on {kind.name}"
+        text = described.get(kind.name, "") + own.get(kind.name, "")
+        assert text, f"{page_name(NODES_REFERENCE)} has no section on {kind.name}, nor is there a page"
         for field in msgspec.structs.fields(kind.spec):
-            assert f"`{field.encode_name}`" in described[kind.name], f"{kind.name}: {field.encode_name}"
+            assert f"`{field.encode_name}`" in text, f"{kind.name}: {field.encode_name}"
 
 
 def node_examples(page: Path) -> list[Block]:
@@ -183,15 +190,29 @@ def write_project(folder: Path, page: Path) -> None:
         (folder / name).write_text(text, encoding="utf-8")
 
 
-def test_the_examples_of_nodes_run_as_one_project(tmp_path: Path) -> None:
-    examples = "".join(block.text for block in node_examples(NODES_REFERENCE))
+def test_every_kind_has_an_example() -> None:
+    pages = [NODES_REFERENCE, *kind_pages()]
+    examples = "".join(block.text for page in pages for block in node_examples(page))
     for kind in KINDS:
-        assert f"kind: {kind}\n" in examples, f"{page_name(NODES_REFERENCE)} has no example of a {kind}"
+        assert f"kind: {kind}\n" in examples, f"the reference has no example of a {kind}"
+
+
+def test_the_examples_of_nodes_run_as_one_project(tmp_path: Path) -> None:
     write_project(tmp_path, NODES_REFERENCE)
     result = seeknal("run", folder=tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "FAILED" not in result.stdout
     assert (tmp_path / "output").is_dir()
+
+
+@pytest.mark.parametrize("page", kind_pages(), ids=page_name)
+def test_the_examples_of_a_kind_run_as_one_project(page: Path, tmp_path: Path) -> None:
+    write_project(tmp_path, page)
+    # In an environment, where nothing is sent over the network.
+    for arguments in (("plan", "docs"), ("run", "--env", "docs")):
+        result = seeknal(*arguments, folder=tmp_path)
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert "FAILED" not in result.stdout
 
 
 def test_the_worked_example_of_a_new_kind_works(tmp_path: Path) -> None:

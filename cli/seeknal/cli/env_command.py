@@ -46,7 +46,7 @@ def plan_(
 @click.option("-r", "--retry", type=click.IntRange(0, 100), default=0, help="Further attempts for a failed node.")
 @click.option("--dry-run", is_flag=True, help="Say what would be executed; write nothing.")
 @click.option("-p", "--show-plan", is_flag=True, help="Print the execution plan and stop.")
-@click.option("--no-publish", is_flag=True, help="Do not write exposures to their places.")
+@click.option("--no-publish", is_flag=True, help="Do not write or send exposures to their places.")
 @json_option
 @project_option
 def apply(

@@ -88,6 +88,8 @@ def _show_table(outputs: Outputs, node_id: str, console: Console, limit: int, sc
 
 def _show_files(project: Any, outputs: Outputs, node_id: str, console: Console) -> None:
     """Show where the files of a node without a table were delivered to."""
+    from seeknal.workflow.views import timestamp
+
     _head(outputs, node_id, console)
     console.line()
     delivered = outputs.store.read_deliveries(outputs.shown).nodes.get(node_id, {})
@@ -96,6 +98,10 @@ def _show_files(project: Any, outputs: Outputs, node_id: str, console: Console) 
         return
     console.line("Delivered:")
     for delivery in delivered.values():
+        if delivery.sent_at:
+            sent = timestamp(delivery.sent_at).replace("T", " ")
+            console.line(f"  {delivery.path}  {size_text(delivery.size_bytes)}  sent {sent} UTC")
+            continue
         path = Path(delivery.path)
         place = path.relative_to(project.root) if path.is_relative_to(project.root) else path
         console.line(f"  {place}  {size_text(delivery.size_bytes)}{_since(path, delivery)}")

@@ -20,7 +20,7 @@ def promotion_options(function: Any) -> Any:
         click.option("-y", "--yes", is_flag=True, help="Do not ask, also where the change is breaking."),
         click.option("--dry-run", is_flag=True, help="Say what would change; write nothing."),
         click.option("--force", is_flag=True, help="Promote although the target moved since the plan."),
-        click.option("--no-publish", is_flag=True, help="Do not write exposures to their places."),
+        click.option("--no-publish", is_flag=True, help="Do not write or send exposures to their places."),
         click.option("--rematerialize", is_flag=True, help="Repeat external writes (not available yet)."),
         click.option("--profile", type=click.Path(), help="Connections (not available yet)."),
         json_option,

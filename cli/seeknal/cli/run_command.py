@@ -25,7 +25,7 @@ from seeknal.errors import UsageError
 @click.option("-p", "--show-plan", is_flag=True, help="Print the execution plan and stop.")
 @parallel_options
 @click.option("--materialize/--no-materialize", default=None, help="External writes (not available yet).")
-@click.option("--no-publish", is_flag=True, help="Do not write exposures to their places.")
+@click.option("--no-publish", is_flag=True, help="Do not write or send exposures to their places.")
 @click.option("--env", "env_name", metavar="NAME", help="Run in this environment, as planned.")
 @click.option("--force", is_flag=True, help="With --env: run although the plan is stale.")
 @click.option("--date", "date_", metavar="YYYY-MM-DD", help="The date parameter.")

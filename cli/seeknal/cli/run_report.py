@@ -69,7 +69,8 @@ class RunReport:
         elif isinstance(event, Warned):
             self.console.mark("warning", event.message)
         elif isinstance(event, Delivered):
-            self.console.mark("ok", f"Delivered {_bare(event.node_id)} to {event.path}")
+            note = f" ({event.note})" if event.note else ""
+            self.console.mark("ok", f"Delivered {_bare(event.node_id)} to {event.path}{note}")
         elif isinstance(event, Committed) and self._executing:
             same = " (every output came out as it was)" if event.snapshot is None else ""
             self.console.mark("ok", f"State saved{same}")

@@ -1,197 +1,80 @@
-"""The kind ``exposure``: a node's rows for the world outside, here as a file.
+"""The kind ``exposure``: a node's rows for the world outside.
 
-Executing an exposure renders its files into the store, like any output. They reach their place outside when the
-environment's ref has moved (see :mod:`seeknal.workflow.delivery`); so production's files are never written by a run
-that failed, nor by another environment, and promoting or rolling back delivers again without computing anything.
+Executing an exposure renders what is to be delivered into the store, like any output. It reaches its place outside
+when the environment's ref has moved (see :mod:`seeknal.workflow.delivery`); so nothing outside is touched by a run that
+failed, nor, in production's places, by another environment, and promoting or rolling back delivers again without
+computing anything.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
 from typing import Any
 
 import msgspec
 
-from seeknal.dag.names import did_you_mean
-from seeknal.dag.project import PROJECT_FILE, Project
-from seeknal.dag.sql import literal, quoted, quoted_node
-from seeknal.nodes.kind import FieldProblem, Kind, Surroundings, Task, inside
+from seeknal.dag.names import did_you_mean, nearest
+from seeknal.dag.project import Project
+from seeknal.nodes.api_exposure import ApiExposure
+from seeknal.nodes.exposure_type import ExposureSpec, ExposureType
+from seeknal.nodes.file_exposure import FileExposure, output_path
+from seeknal.nodes.kind import FieldProblem, Kind, Surroundings, Task
+from seeknal.nodes.notification_exposure import NotificationExposure
 from seeknal.nodes.workbench import Workbench
-from seeknal.store.objects import Artifact, Blob
+from seeknal.store.objects import Artifact
 
-FILE_FORMATS = ("csv", "parquet", "json", "jsonl")
-TYPES_TO_COME = ("api", "database", "notification")
-_COMPRESSIONS = {
-    "csv": ("none", "gzip", "zstd"),
-    "json": ("none", "gzip", "zstd"),
-    "jsonl": ("none", "gzip", "zstd"),
-    "parquet": ("snappy", "zstd", "gzip", "lz4", "brotli", "none", "uncompressed"),
+EXPOSURE_TYPES: dict[str, ExposureType] = {
+    "file": FileExposure(),
+    "api": ApiExposure(),
+    "notification": NotificationExposure(),
 }
-_ENDINGS = {".csv": "csv", ".parquet": "parquet", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
-
-class ExposureSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of an exposure. ``path`` and ``format`` may stand in ``params`` too.
-
-    ``path`` counts from the project's root; with ``partition_by`` it is a folder.
-    """
-
-    type: str = "file"
-    inputs: list[Any] = []
-    depends_on: list[Any] = []
-    path: str | None = None
-    format: str | None = None
-    params: dict[str, Any] = {}
+# Types that projects may hold already: what to say of each, and the way out.
+_REFUSED = {
+    "database": ("is not available yet", "write a file that the database loads: type: file"),
+    "report": ("is not supported", "write a file: type: file"),
+    "starrocks_materialized_view": ("is not supported", "write a file that StarRocks loads: type: file"),
+}
 
 
 class ExposureKind(Kind):
-    """The rows of the first input as files."""
+    """The rows of the first input, outside."""
 
     name = "exposure"
     spec = ExposureSpec
     makes_table = False
 
     def check(self, spec: ExposureSpec, project: Project) -> Iterable[FieldProblem]:
-        if spec.type in TYPES_TO_COME:
-            yield FieldProblem(f"exposure type '{spec.type}' is not available yet", ("type",))
+        if spec.type in _REFUSED:
+            what, hint = _REFUSED[spec.type]
+            yield FieldProblem(f"exposure type '{spec.type}' {what}", ("type",), hint)
             return
-        if spec.type != "file":
-            yield FieldProblem(f"unknown exposure type '{spec.type}'", ("type",), did_you_mean(spec.type, ("file",)))
+        type_ = EXPOSURE_TYPES.get(spec.type)
+        if type_ is None:
+            hint = did_you_mean(spec.type, EXPOSURE_TYPES)
+            yield FieldProblem(f"unknown exposure type '{spec.type}'", ("type",), hint)
             return
         if not spec.inputs and not spec.depends_on:
             yield FieldProblem("an exposure needs an input", (), "add `inputs: [{ref: kind.name}]`")
-        yield from self._check_path(spec, project)
-        file_format = output_format(spec)
-        if file_format not in FILE_FORMATS:
-            yield FieldProblem(f"unknown format '{file_format}'", ("format",), did_you_mean(file_format, FILE_FORMATS))
-        else:
-            compression = spec.params.get("compression")
-            allowed = _COMPRESSIONS[file_format]
-            if compression is not None and str(compression).lower() not in allowed:
-                yield FieldProblem(
-                    f"{file_format} files cannot have compression '{compression}'",
-                    ("params", "compression"),
-                    f"there is: {', '.join(allowed)}",
-                )
-        partition_by = spec.params.get("partition_by")
-        if partition_by is not None and not _column_list(partition_by):
-            yield FieldProblem("partition_by must be a column or a list of columns", ("params", "partition_by"))
-
-    def _check_path(self, spec: ExposureSpec, project: Project) -> Iterable[FieldProblem]:
-        path = output_path(spec)
-        at: tuple[str | int, ...] = ("path",) if spec.path is not None else ("params", "path")
-        if not path:
-            yield FieldProblem("an exposure of type 'file' needs a path", (), "add `path: output/NAME.csv`")
-        elif any(ord(character) < 32 for character in path):
-            yield FieldProblem("the path has control characters in it", at)
-        elif _is_the_projects_own(project, path):
-            yield FieldProblem(f"'{path}' is the project's own", at, "write to output/, for example")
-        elif (project.root / path).resolve() == project.root:
-            yield FieldProblem(f"'{path}' is the project's own folder", at)
-        elif not project.settings.allow_external_paths and not inside(project.root, project.root / path):
-            yield FieldProblem(
-                f"'{path}' leads out of the project", at, "set `allow_external_paths: true` in seeknal_project.yml"
-            )
+        for name in spec.params:
+            # Others are named values for templates.
+            if name not in type_.params and nearest(name, type_.params, 1):
+                hint = did_you_mean(name, type_.params)
+                yield FieldProblem(f"unknown param '{name}' of type '{spec.type}'", ("params", name), hint)
+        yield from type_.check(spec, project)
 
     def verify(
         self, spec: ExposureSpec, inputs: Sequence[Mapping[str, str] | None], schema: Mapping[str, str] | None
     ) -> Iterable[FieldProblem]:
-        known = inputs[0] if inputs else None
-        for column in _column_list(spec.params.get("partition_by") or []):
-            if known is not None and column not in known:
-                at = ("params", "partition_by")
-                yield FieldProblem(f"partition_by: no column '{column}'", at, did_you_mean(column, known))
+        columns = inputs[0] if inputs else None
+        return () if columns is None else EXPOSURE_TYPES[spec.type].verify(spec, columns)
 
     def delivers_to(self, spec: ExposureSpec) -> str | None:
-        return output_path(spec)
+        return output_path(spec) if spec.type == "file" else None
 
     def identity(self, spec: ExposureSpec, around: Surroundings) -> list[Any]:
-        # Not the path: where a file is delivered to changes nothing about its content.
-        return [
-            spec.type,
-            output_format(spec),
-            spec.params.get("compression"),
-            _column_list(spec.params.get("partition_by") or []),
-        ]
+        return [spec.type, *EXPOSURE_TYPES[spec.type].identity(spec)]
 
     def execute(self, task: Task, bench: Workbench) -> Artifact:
         spec = msgspec.convert(task.spec, ExposureSpec)
-        connection = bench.hermetic_connection(task.threads, task.memory_limit_bytes)
-        bench.make_views(connection, task)
-        partition_by = _column_list(spec.params.get("partition_by") or [])
-        query = f"FROM {quoted_node(task.inputs[0].node_id)}"
-        if partition_by:
-            blobs = self._partitioned(query, spec, partition_by, connection, bench)
-        else:
-            file = bench.store.temporary_path(f".{output_format(spec)}")
-            try:
-                connection.execute(f"COPY ({query}) TO {literal(str(file))} ({_copy_options(spec)})")
-                blobs = (("", bench.store.adopt_file(file)),)
-            finally:
-                file.unlink(missing_ok=True)
-        return Artifact((), task.inputs[0].row_count, (), blobs)
-
-    def _partitioned(
-        self, query: str, spec: ExposureSpec, partition_by: list[str], connection: Any, bench: Workbench
-    ) -> tuple[tuple[str, Blob], ...]:
-        folder = bench.store.temporary_path("")
-        columns = ", ".join(quoted(column) for column in partition_by)
-        try:
-            connection.execute(
-                f"COPY ({query}) TO {literal(str(folder))} ({_copy_options(spec)}, PARTITION_BY ({columns}))"
-            )
-            files = sorted(path for path in folder.rglob("*") if path.is_file())
-            return tuple(
-                (PurePosixPath(path.relative_to(folder)).as_posix(), bench.store.adopt_file(path)) for path in files
-            )
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_the_projects_own(project: Project, path: str) -> bool:
-    """Say whether a path leads to what makes the project: its files, its nodes, ``target``, or anything hidden."""
-    try:
-        inner = (project.root / path).resolve().relative_to(project.root.resolve())
-    except ValueError:
-        return False
-    # Compared without case: on some disks, TARGET is target.
-    parts = [part.lower() for part in inner.parts]
-    if not parts:
-        return False
-    own_folders = (project.target.name, project.nodes_folder.name)
-    own_file = len(parts) == 1 and (parts[0] == PROJECT_FILE or parts[0].startswith("profiles"))
-    return parts[0] in own_folders or own_file or any(part.startswith(".") for part in parts)
-
-
-def output_path(spec: ExposureSpec) -> str:
-    """The path an exposure names, empty where it names none."""
-    return str(spec.path if spec.path is not None else spec.params.get("path", ""))
-
-
-def output_format(spec: ExposureSpec) -> str:
-    """The format an exposure names, else what its path's ending says, else csv."""
-    named = spec.format if spec.format is not None else spec.params.get("format")
-    return str(named).lower() if named is not None else _ENDINGS.get(Path(output_path(spec)).suffix.lower(), "csv")
-
-
-def _column_list(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    return [str(column) for column in value] if isinstance(value, list) else []
-
-
-def _copy_options(spec: ExposureSpec) -> str:
-    file_format = output_format(spec)
-    compression = spec.params.get("compression")
-    options = {
-        "csv": "FORMAT csv, HEADER true",
-        "json": "FORMAT json, ARRAY true",
-        "jsonl": "FORMAT json, ARRAY false",
-        "parquet": "FORMAT parquet",
-    }[file_format]
-    if file_format == "parquet":
-        codec = str(compression or "snappy").lower()
-        return f"{options}, COMPRESSION {'uncompressed' if codec == 'none' else codec}"
-    return f"{options}, COMPRESSION {str(compression).lower()}" if compression is not None else options
+        return EXPOSURE_TYPES[spec.type].render(spec, task, bench)

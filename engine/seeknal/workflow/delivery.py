@@ -1,9 +1,10 @@
-"""Delivery: exposures' files reach their place outside the store.
+"""Delivery: what exposures rendered reaches its place outside the store.
 
-An exposure's content was rendered into the store when the node ran; delivering copies it, after the environment's ref
-has moved. Production delivers to the path that the exposure names, every other environment to the same path below
-``target/environments/<env>/output/``. What was delivered is remembered with the file's stat, so delivering twice
-writes once, and a file that somebody changed or removed is delivered again.
+An exposure's content was rendered into the store when the node ran; delivering copies or sends it, after the
+environment's ref has moved. Production delivers to the path or the URL that the exposure names, every other environment
+to a file below ``target/environments/<env>/output/``: nothing of it goes to the network. What was delivered is
+remembered, a file with its stat, so delivering twice writes or sends once, and a file that somebody changed or removed
+is delivered again.
 
 A delivery of several files (``partition_by``) replaces the files that the last delivery wrote there; other files in
 that folder are left alone. Links are followed, and where they lead counts: not out of the project, unless its settings
@@ -16,6 +17,7 @@ import contextlib
 import errno
 import os
 import shutil
+import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,12 +28,17 @@ from seeknal.dag.manifest import Manifest, NodeType
 from seeknal.dag.names import PRODUCTION
 from seeknal.dag.project import Project
 from seeknal.errors import DeliveryError
-from seeknal.nodes.exposure import ExposureSpec, output_path
+from seeknal.nodes.exposure_type import ExposureSpec
+from seeknal.nodes.file_exposure import output_path
+from seeknal.nodes.http_request import RequestSettings, request_settings
+from seeknal.nodes.late_value import LateValues
+from seeknal.nodes.notification_exposure import ABOUT
 from seeknal.store.column_digests import digest_file
-from seeknal.store.filesystem import temporary_name
+from seeknal.store.filesystem import digest_bytes, temporary_name
 from seeknal.store.objects import Artifact, Blob, Deliveries, Delivery, Tree
 from seeknal.store.store import Store
 from seeknal.workflow.events import Delivered, Listener, silent
+from seeknal.workflow.limits import StopRequest
 
 
 def deliver(
@@ -42,6 +49,7 @@ def deliver(
     tree: Tree,
     only: Collection[str] | None = None,
     listener: Listener = silent,
+    stop: StopRequest | None = None,
 ) -> list[DeliveryError]:
     """Deliver an environment's exposures (``only`` these nodes); gives an error for each that could not be.
 
@@ -55,23 +63,34 @@ def deliver(
         entry = tree.nodes.get(node_id)
         if node.node_type is not NodeType.EXPOSURE or entry is None or entry.stale:
             continue
-        place = delivery_path(project, environment, _path_of(node.config))
-        other = taken.setdefault(os.path.realpath(place), node_id)
+        spec = _spec(node.config)
+        request = None if spec.type == "file" else request_settings(spec)
+        sends = request is not None and environment == PRODUCTION
+        place = delivery_path(project, environment, output_path(spec) or f"{spec.type}/{node.name}.json")
+        other = node_id if sends else taken.setdefault(os.path.realpath(place), node_id)
         if only is not None and node_id not in only:
             continue
         before, files = remembered.get(node_id, {}), dict[str, Delivery]()
         try:
             if other != node_id:
                 raise DeliveryError(f"{node_id}: {place} is where {other} is delivered to", hint="change one's path")
-            if _deliver_node(_Place(project, environment, node_id, place), store, entry.artifact, before, files):
-                listener(Delivered(node_id, str(place)))
+            if request is not None and sends:
+                if _send_node(store, node_id, request, entry.artifact, before, files, stop):
+                    listener(Delivered(node_id, request.shown()))
+                    # At once: what was sent and is forgotten would be sent again.
+                    store.write_deliveries(environment, Deliveries({**done, node_id: files}))
+            elif _deliver_node(_Place(project, environment, node_id, place), store, entry.artifact, before, files):
+                listener(Delivered(node_id, str(place), f"not sent: {request.shown()}" if request else ""))
             done[node_id] = files
         except DeliveryError as error:
+            if sends:
+                done[node_id] = {**before, **files}
             errors.append(error)
         except OSError as error:
             # What was written before that counts, so that the next delivery knows the files for its own.
             done[node_id] = {**before, **files}
-            errors.append(_could_not_write(store, node_id, place, entry.artifact, error))
+            where = request.shown() if request is not None and sends else str(place)
+            errors.append(_could_not_deliver(store, node_id, where, entry.artifact, error))
     if done != remembered:
         try:
             store.write_deliveries(environment, Deliveries(done))
@@ -80,6 +99,11 @@ def deliver(
             message = f"delivered, but that could not be noted: {error.strerror or error}"
             errors += [DeliveryError(f"{node_id}: {message}") for node_id in new]
     return errors
+
+
+def delivered_blobs(artifact: Artifact) -> list[tuple[str, Blob]]:
+    """What of an exposure's output is delivered, by name; the only one has the empty name."""
+    return [(name, blob) for name, blob in artifact.side_blobs if name != ABOUT]
 
 
 def delivery_path(project: Project, environment: str, path: str) -> Path:
@@ -91,12 +115,47 @@ def delivery_path(project: Project, environment: str, path: str) -> Path:
     return project.environment_folder(environment) / "output" / inner
 
 
-def _path_of(config: Mapping[str, Any]) -> str:
+def _spec(config: Mapping[str, Any]) -> ExposureSpec:
     own = {field: config[field] for field in ExposureSpec.__struct_fields__ if config.get(field) is not None}
-    return output_path(msgspec.convert(own, ExposureSpec))
+    return msgspec.convert(own, ExposureSpec)
 
 
-def _could_not_write(store: Store, node_id: str, place: Path, artifact: Artifact, error: OSError) -> DeliveryError:
+def _send_node(
+    store: Store,
+    node_id: str,
+    request: RequestSettings,
+    artifact: Artifact,
+    remembered: Mapping[str, Delivery],
+    files: dict[str, Delivery],
+    stop: StopRequest | None,
+) -> bool:
+    """Send what was not sent yet of a node, noting it in ``files``; says whether that was anything.
+
+    The key of a request covers all that the node delivers, so where one of several bodies changed, all are sent again;
+    where one could not be sent, the next run begins with that one. Raises DeliveryError, OSError.
+    """
+    from seeknal.workflow.http_delivery import send
+
+    content = "/".join(f"{name}:{blob.digest}" for name, blob in artifact.side_blobs)
+    sent = False
+    for name, blob in delivered_blobs(artifact):
+        key = digest_bytes("\0".join((node_id, request.method, request.url, content, name)).encode())
+        known = remembered.get(name)
+        if known is None or known.digest != key:
+            path = store.blob_path(blob)
+            if digest_file(path)[0] != blob.digest:
+                raise OSError(errno.EIO, "its blob in the store is damaged")
+            try:
+                send(request, path, key, LateValues(os.environ), stop)
+            except DeliveryError as error:
+                raise DeliveryError(f"{node_id}: {error.message}", hint=error.hint) from error
+            known = Delivery(request.shown(), key, blob.size_bytes, 0, time.time())
+            sent = True
+        files[name] = known
+    return sent
+
+
+def _could_not_deliver(store: Store, node_id: str, place: str, artifact: Artifact, error: OSError) -> DeliveryError:
     if not store.is_whole(artifact):
         return DeliveryError(f"{node_id}: its output is missing from the store", hint="`seeknal run` builds it again")
     reason = error.strerror or str(error)
@@ -143,7 +202,7 @@ def _deliver_node(
     Raises DeliveryError, OSError.
     """
     before = {name: known for name, known in remembered.items() if known.path == str(place.named(name))}
-    wanted = dict(artifact.side_blobs)
+    wanted = dict(delivered_blobs(artifact))
     targets = {name: place.real(name) for name in wanted}
     if ("" in before) != ("" in wanted):
         # A file stands where a folder shall, or the other way round.
@@ -173,7 +232,9 @@ def _withdraw(place: _Place, files: Mapping[str, Delivery]) -> None:
 
 
 def is_as_left(known: Delivery) -> bool:
-    """Say whether a delivered file looks as it did right after its delivery."""
+    """Say whether a delivered file looks as it did right after its delivery; what was sent, was sent."""
+    if known.sent_at:
+        return True
     try:
         stat = os.stat(known.path)
     except OSError:

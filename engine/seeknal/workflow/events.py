@@ -64,10 +64,14 @@ class Warned:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """An exposure's file reached its place outside the store."""
+    """What an exposure rendered reached its place outside the store: a file's path, or a request.
+
+    ``note`` says what was left undone, as in an environment, where nothing is sent.
+    """
 
     node_id: str
     path: str
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -234,8 +234,10 @@ class Session:
             result = replace(result, snapshot=snapshot)
             if publish:
                 done = {node.node_id for node in result.nodes if node.status in ("success", "cached")}
-                errors = deliver(self.project, self.store, environment, self.manifest, tree, done, listener)
+                errors = deliver(self.project, self.store, environment, self.manifest, tree, done, listener, stop)
                 result = result.with_delivery_errors(errors)
+                if errors and stop is not None and stop.requested:
+                    result = replace(result, status="interrupted")
             whole = environment == PRODUCTION and not options.filters and result.status == "success"
             if whole and self._of_files and not self._depends_on_the_moment():
                 self._remember_settled(snapshot, publish)

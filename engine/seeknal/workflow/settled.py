@@ -24,7 +24,7 @@ from seeknal.store.filesystem import write_atomically
 from seeknal.store.objects import FORMAT_VERSIONS, Tree, decode, encode
 from seeknal.store.store import Store
 from seeknal.version import __version__
-from seeknal.workflow.delivery import is_as_left
+from seeknal.workflow.delivery import delivered_blobs, is_as_left
 from seeknal.workflow.results import NodeOutcome, RunResult, new_run_id
 from seeknal.workflow.views import is_whole
 
@@ -112,7 +112,7 @@ def _files_stand(project: Project, store: Store, settled: Settled) -> bool:
 def _deliveries_stand(store: Store, tree: Tree) -> bool:
     delivered = store.read_deliveries(PRODUCTION).nodes
     for node_id, entry in tree.nodes.items():
-        for name, _ in entry.artifact.side_blobs:
+        for name, _ in delivered_blobs(entry.artifact):
             delivery = delivered.get(node_id, {}).get(name)
             if delivery is None or not is_as_left(delivery):
                 return False

@@ -145,12 +145,17 @@ class EnvironmentRecord(msgspec.Struct, frozen=True):
 
 
 class Delivery(msgspec.Struct, frozen=True):
-    """A file that was written outside the store: which content, and how it looked right after."""
+    """A file that was written outside the store: which content, and how it looked right after.
+
+    Where it was sent as a request instead, ``sent_at`` is when, in seconds since 1970; ``path`` is then the request as
+    people know it, and ``digest`` covers the content and where it went.
+    """
 
     path: str
     digest: str
     size_bytes: int
     mtime_ns: int
+    sent_at: float = 0.0
 
 
 class Deliveries(msgspec.Struct, frozen=True):

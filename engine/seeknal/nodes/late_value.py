@@ -1,0 +1,68 @@
+"""Late values: texts that name environment variables and are resolved where they are used, never before.
+
+What is written (``{{ env:API_TOKEN }}``, ``{{ env:HOST|localhost }}``, or plain ``env:API_TOKEN`` for a whole value) is
+what manifest, plans and logs hold. The value itself lives from the moment it is used to the end of that use.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_REFERENCE = re.compile(r"\{\{\s*env:\s*([A-Za-z_]\w*)\s*(?:\|([^{}]*?))?\s*\}\}")
+_PLAIN = re.compile(r"env:([A-Za-z_]\w*)")
+
+#: What stands in a message in place of a value.
+MASK = "***"
+
+#: Shorter values are not masked: they keep no secret, and would garble what a message says.
+SHORTEST_SECRET = 4
+
+
+class UnsetVariableError(Exception):
+    """A late value names an environment variable that is not set."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"environment variable '{name}' is not set")
+        self.name = name
+
+
+@dataclass
+class LateValues:
+    """Resolves texts against an environment, and remembers what must not be shown."""
+
+    environment: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        self._secrets: set[str] = set()
+
+    def resolve(self, text: str) -> str:
+        """Give the text with every reference replaced. Raises UnsetVariableError."""
+        plain = _PLAIN.fullmatch(text.strip())
+        if plain:
+            return self._value(plain[1], None)
+        return _REFERENCE.sub(lambda match: self._value(match[1], match[2]), text)
+
+    def _value(self, name: str, default: str | None) -> str:
+        value = self.environment.get(name, default)
+        if value is None:
+            raise UnsetVariableError(name)
+        self.hide(value)
+        return value
+
+    def hide(self, *secrets: str) -> None:
+        """Remember further texts that must not be shown."""
+        self._secrets.update(secret for secret in secrets if len(secret) >= SHORTEST_SECRET)
+
+    def masked(self, text: str) -> str:
+        """Give a text without the values that were resolved."""
+        # The longest first: one value may be part of another.
+        for secret in sorted(self._secrets, key=len, reverse=True):
+            text = text.replace(secret, MASK)
+        return text
+
+
+def is_late(text: str) -> bool:
+    """Say whether a text names an environment variable."""
+    return bool(_PLAIN.fullmatch(text.strip()) or _REFERENCE.search(text))
