@@ -2,8 +2,8 @@
 
 - *project files*: ``seeknal_project.yml`` (marks the folder), ``profiles.yml`` (connections, not for version
   control) and ``.gitignore``.
-- *example*: a ready project inside the package, copied on request: its node files go to ``seeknal/``, its ``data``
-  folder to ``data/``.
+- *example*: a ready project inside the package, copied on request: its node files and folders go to ``seeknal/``,
+  its ``data`` folder to ``data/``.
 - *user's files*: ``profiles.yml`` and everything below ``data/``. Once there they are never written again, whatever
   the options say: nothing could bring them back.
 
@@ -160,12 +160,17 @@ def example_files(example: str) -> Iterator[tuple[PurePosixPath, bytes]]:
     names = example_names()
     if example not in names:
         raise NotFoundError(f"there is no example {example!r}", hint=did_you_mean(example, names))
-    for entry in sorted(_examples().joinpath(example).iterdir(), key=lambda entry: entry.name):
+    for place, file in _files_below(_examples().joinpath(example), PurePosixPath()):
+        inside = place if place.parts[0] == DATA_FOLDER else PurePosixPath(NODES_FOLDER, place)
+        yield inside, file.read_bytes()
+
+
+def _files_below(folder: Traversable, place: PurePosixPath) -> Iterator[tuple[PurePosixPath, Traversable]]:
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
         if entry.is_file():
-            yield PurePosixPath(NODES_FOLDER, entry.name), entry.read_bytes()
-        elif entry.name == DATA_FOLDER:
-            for data in sorted(entry.iterdir(), key=lambda data: data.name):
-                yield PurePosixPath(DATA_FOLDER, data.name), data.read_bytes()
+            yield place / entry.name, entry
+        elif entry.name != "__pycache__":
+            yield from _files_below(entry, place / entry.name)
 
 
 def _examples() -> Traversable:

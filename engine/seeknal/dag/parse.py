@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -198,7 +199,7 @@ class _Parser:
     # one node's fields
 
     def _check_fields(self, draft: Draft, kind: Kind) -> None:
-        own = {entry.encode_name: entry for entry in msgspec.structs.fields(kind.spec)}
+        own = _fields_of(kind.spec)
         known = {*own, *COMMON_FIELDS, *METADATA_FIELDS, *IDENTITY_FIELDS}
         before = len(self._problems)
         for name in draft.fields:
@@ -213,9 +214,9 @@ class _Parser:
                 self._check_type(draft, name, entry.type)
             elif entry.required:
                 self._report(f"'{name}' is missing", draft.place(name), f"a {kind.name} needs it")
-        for entry in msgspec.structs.fields(_Description):
-            if draft.fields.get(entry.name) is not None and entry.name not in own:
-                self._check_type(draft, entry.name, entry.type)
+        for name, entry in _fields_of(_Description).items():
+            if draft.fields.get(name) is not None and name not in own:
+                self._check_type(draft, name, entry.type)
         if len(self._problems) > before:
             return
         try:
@@ -255,6 +256,12 @@ class _Parser:
         hint = f"did you mean '{close[0]}'?" if close else ""
         problem = Problem(f"unknown field '{shown(name)}' of a {draft.kind}", draft.place(name), hint)
         (self._problems if close or self._project.settings.strict else self._warnings).append(problem)
+
+
+@cache
+def _fields_of(struct: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo]:
+    """The fields of a Struct by their names in YAML. Looking them up costs more than checking a value."""
+    return {entry.encode_name: entry for entry in msgspec.structs.fields(struct)}
 
 
 def _shown(value: Any) -> str:
