@@ -16,6 +16,7 @@ from seeknal.dag.linking import INPUT_FIELDS, Linker
 from seeknal.dag.manifest import Manifest
 from seeknal.dag.names import check_node_name, did_you_mean, nearest, shown
 from seeknal.dag.project import Project, node_files
+from seeknal.dag.schedule import check_schedule
 from seeknal.dag.yaml_file import Document, KeyPath, load_documents
 from seeknal.errors import Place, Problem, ProjectError
 from seeknal.nodes.kind import Kind
@@ -217,6 +218,9 @@ class _Parser:
         for name, entry in _fields_of(_Description).items():
             if draft.fields.get(name) is not None and name not in own:
                 self._check_type(draft, name, entry.type)
+        schedule = draft.fields.get("schedule")
+        if isinstance(schedule, str) and (wrong := check_schedule(schedule)) is not None:
+            self._report(f"'{shown(schedule)}' is not a schedule", draft.place("schedule"), wrong)
         if len(self._problems) > before:
             return
         try:
