@@ -2,7 +2,8 @@
 
 - *run*: one execution of a plan, known by a run id.
 - *node state*: what became of one node in one run.
-- *backend*: where both are kept. ``file`` needs nothing but a folder.
+- *backend*: where both are kept. ``file`` needs nothing but a folder; ``database`` is a SQLite file, or a libSQL
+  server.
 
 Every error is in :mod:`seeknal.state.errors` or :mod:`seeknal.errors`.
 """
@@ -16,6 +17,7 @@ from datetime import date
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from seeknal.errors import UsageError
+from seeknal.state.database_backend import DatabaseBackend
 from seeknal.state.errors import (
     ConcurrencyError,
     StateBackendError,
@@ -27,6 +29,8 @@ from seeknal.state.file_backend import FileBackend
 
 __all__ = [
     "ConcurrencyError",
+    "DatabaseBackend",
+    "DatabaseStateBackend",
     "FileBackend",
     "FileStateBackend",
     "StateBackend",
@@ -40,6 +44,7 @@ __all__ = [
 ]
 
 FileStateBackend = FileBackend
+DatabaseStateBackend = DatabaseBackend
 
 
 @runtime_checkable
@@ -99,6 +104,14 @@ class StateBackend(Protocol):
         """List the ids of all runs, sorted."""
         ...
 
+    def get_revision(self, run_id: str) -> str | None:
+        """Read a run's revision: a word that is another after each write to the run or to one of its nodes.
+
+        None: there is no such run. Whoever read a run at a revision, and decided, can have the decision kept only
+        where nobody wrote since: :meth:`transaction`.
+        """
+        ...
+
     def get_metadata(self, run_id: str) -> dict[str, Any]:
         """Read a run's ``metadata``."""
         ...
@@ -111,8 +124,9 @@ class StateBackend(Protocol):
         """Make or change a node's state. Afterwards the given keys have the new values, all others the old ones.
 
         Keys: ``status`` ("pending"), ``started_at``, ``finished_at``, ``duration_ms``, ``row_count``,
-        ``error_message``, ``fingerprint``, ``hash``, ``metadata``, ``completed_intervals``. ``state`` gives
-        them as a mapping, a dataclass, a Struct or an object with ``to_dict()``; ``changes`` win over it.
+        ``error_message``, ``fingerprint``, ``hash``, ``metadata``, ``completed_intervals``,
+        ``completed_partitions``. ``state`` gives them as a mapping, a dataclass, a Struct or an object with
+        ``to_dict()``; ``changes`` win over it.
         """
         ...
 
@@ -149,8 +163,22 @@ class StateBackend(Protocol):
         """List a node's completed intervals, sorted, each a pair of ISO 8601 strings."""
         ...
 
-    def transaction(self) -> AbstractContextManager[StateBackend]:
+    def add_completed_partition(self, run_id: str, node_id: str, partition: str) -> None:
+        """Remember that a node has done a partition, a text that is not empty. Doing it again changes nothing.
+
+        A node without a state gets one. Raises StateValueError, UnknownRunError.
+        """
+        ...
+
+    def get_completed_partitions(self, run_id: str, node_id: str) -> list[str]:
+        """List a node's completed partitions, sorted."""
+        ...
+
+    def transaction(self, *, expecting: Mapping[str, str | None] | None = None) -> AbstractContextManager[StateBackend]:
         """Make the writes in the ``with`` block one: all are kept at its end, or, where it raises, none.
+
+        ``expecting`` maps run ids to the revisions that they were read at, None for no such run; where one is at
+        another by now, ConcurrencyError is raised before the block runs.
 
         Inside, this thread sees its own writes and nobody else's; outside, they are not seen before the end.
         A transaction within another is part of it: where the inner one fails and the outer goes on, the outer
@@ -195,8 +223,6 @@ class StateBackendFactory:
         """Make a backend. See :func:`create_state_backend`."""
         make = cls._makers.get(backend_type)
         if make is None:
-            if backend_type == "database":
-                raise UsageError("the database backend is not available yet", hint="use the file backend")
             raise UnknownBackendError(
                 f"there is no state backend '{backend_type}'", hint=f"available: {', '.join(cls.list_backends())}"
             )
@@ -215,12 +241,14 @@ class StateBackendFactory:
 
 
 def create_state_backend(backend_type: str, **settings: Any) -> StateBackend:
-    """Make the backend of a type: ``file`` (``base_path="target"``).
+    """Make the backend of a type: ``file`` (``base_path="target"``) or ``database`` (``db_path="target/state.db"``).
 
     Raises UnknownBackendError (a ValueError) that names the available types, UsageError where the settings do
-    not fit the type, or the type is not available yet. Touches no disk: :meth:`StateBackend.initialize` does.
+    not fit the type, or what the type needs is not installed. Touches no disk: :meth:`StateBackend.initialize`
+    does.
     """
     return StateBackendFactory.create(backend_type, **settings)
 
 
 StateBackendFactory.register("file", FileBackend)
+StateBackendFactory.register("database", DatabaseBackend)

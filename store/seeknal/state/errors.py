@@ -13,6 +13,8 @@ for another process BusyError, and an id that breaks the rules NameNotAllowedErr
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from seeknal.errors import NotFoundError, SeeknalError
 
 
@@ -34,3 +36,27 @@ class StateValueError(StateBackendError, ValueError):
 
 class UnknownRunError(StateBackendError, NotFoundError, KeyError):
     """A change was asked of a run that has no record."""
+
+
+def unknown_run(run_id: str) -> UnknownRunError:
+    """Make the error for a change of a run that has no record."""
+    return UnknownRunError(f"there is no run '{run_id}'", hint="create_run makes one")
+
+
+def known_run(run_id: str) -> ConcurrencyError:
+    """Make the error for a run that is to be made and is there."""
+    return ConcurrencyError(f"there is a run '{run_id}' already", hint="give each run an id of its own")
+
+
+def spoiled_transaction() -> TransactionError:
+    """Make the error for a transaction that goes on after one within it failed."""
+    return TransactionError("a transaction within this one failed, so nothing of either was kept")
+
+
+def check_revisions(expecting: Mapping[str, str | None], revision: Callable[[str], str | None]) -> None:
+    """Raise ConcurrencyError where a run is not at the revision that somebody expects."""
+    for run_id, expected in expecting.items():
+        if revision(run_id) != expected:
+            raise ConcurrencyError(
+                f"run '{run_id}' was changed by another since it was read", hint="read it again, and decide again"
+            )

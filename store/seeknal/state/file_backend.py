@@ -7,6 +7,7 @@ operations mean, and the *transaction*: the writes of one thread, gathered in me
 from __future__ import annotations
 
 import contextlib
+import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,10 +15,12 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from seeknal.errors import BusyError
-from seeknal.state.errors import ConcurrencyError, StateValueError, TransactionError, UnknownRunError
+from seeknal.state.errors import check_revisions, known_run, spoiled_transaction, unknown_run
 from seeknal.state.locks import FileLock
-from seeknal.state.records import NodeRecord, RunRecord, as_mapping, check_node_id, check_run_id
+from seeknal.state.records import NodeRecord, RunRecord, check_node_id, check_run_id, node_changes
 from seeknal.state.run_files import RunFiles
 
 
@@ -30,7 +33,11 @@ class _Transaction:
     """An open transaction: what it has written, None for a deleted run, and whether an inner one failed."""
 
     writes: dict[str, RunRecord | None] = field(default_factory=dict)
+    revision: str = field(default_factory=lambda: secrets.token_hex(8))
     spoiled: bool = False
+
+    def put(self, record: RunRecord) -> None:
+        self.writes[record.run_id] = msgspec.structs.replace(record, revision=self.revision)
 
 
 class FileBackend:
@@ -73,15 +80,15 @@ class FileBackend:
 
     def create_run(self, run_id: str, **changes: Any) -> None:
         check_run_id(run_id)
-        with self._writing() as writes:
+        with self._writing() as transaction:
             if self._load(run_id) is not None:
-                raise ConcurrencyError(f"there is a run '{run_id}' already", hint="give each run an id of its own")
-            writes[run_id] = RunRecord(run_id=run_id).changed({"started_at": self._clock(), **changes})
+                raise known_run(run_id)
+            transaction.put(RunRecord(run_id=run_id).changed({"started_at": self._clock(), **changes}))
 
     def update_run(self, run_id: str, **changes: Any) -> None:
         check_run_id(run_id)
-        with self._writing() as writes:
-            writes[run_id] = self._load_known(run_id).changed(changes)
+        with self._writing() as transaction:
+            transaction.put(self._load_known(run_id).changed(changes))
 
     def get_run(self, run_id: str) -> dict[str, Any] | None:
         record = self._load(check_run_id(run_id))
@@ -89,8 +96,8 @@ class FileBackend:
 
     def delete_run(self, run_id: str) -> None:
         check_run_id(run_id)
-        with self._writing() as writes:
-            writes[run_id] = None
+        with self._writing() as transaction:
+            transaction.writes[run_id] = None
 
     def exists(self, run_id: str) -> bool:
         return self._load(check_run_id(run_id)) is not None
@@ -101,6 +108,10 @@ class FileBackend:
         for run_id, record in transaction.writes.items() if transaction else ():
             (run_ids.discard if record is None else run_ids.add)(run_id)
         return sorted(run_ids)
+
+    def get_revision(self, run_id: str) -> str | None:
+        record = self._load(check_run_id(run_id))
+        return None if record is None else record.revision
 
     def get_metadata(self, run_id: str) -> dict[str, Any]:
         run = self.get_run(run_id)
@@ -115,13 +126,10 @@ class FileBackend:
     def set_node_state(self, run_id: str, node_id: str, state: object = None, **changes: Any) -> None:
         check_run_id(run_id)
         check_node_id(node_id)
-        given = {**as_mapping(state), **changes}
-        for key, own in (("run_id", run_id), ("node_id", node_id)):
-            if given.pop(key, own) != own:
-                raise StateValueError(f"the state given for '{node_id}' in run '{run_id}' has another {key}")
-        with self._writing() as writes:
+        given = node_changes(run_id, node_id, state, changes)
+        with self._writing() as transaction:
             run = self._load_known(run_id)
-            writes[run_id] = run.with_node(node_id, run.nodes.get(node_id, NodeRecord()).changed(given))
+            transaction.put(run.with_node(node_id, run.nodes.get(node_id, NodeRecord()).changed(given)))
 
     def get_node_state(self, run_id: str, node_id: str) -> dict[str, Any] | None:
         node = self._load_node(run_id, node_id)
@@ -134,10 +142,10 @@ class FileBackend:
     def delete_node_state(self, run_id: str, node_id: str) -> None:
         check_run_id(run_id)
         check_node_id(node_id)
-        with self._writing() as writes:
+        with self._writing() as transaction:
             run = self._load(run_id)
             if run is not None and node_id in run.nodes:
-                writes[run_id] = run.without_node(node_id)
+                transaction.put(run.without_node(node_id))
 
     def node_exists(self, run_id: str, node_id: str) -> bool:
         return self._load_node(run_id, node_id) is not None
@@ -149,13 +157,26 @@ class FileBackend:
     def add_completed_interval(self, run_id: str, node_id: str, start: str | date, end: str | date) -> None:
         check_run_id(run_id)
         check_node_id(node_id)
-        with self._writing() as writes:
+        with self._writing() as transaction:
             run = self._load_known(run_id)
-            writes[run_id] = run.with_node(node_id, run.nodes.get(node_id, NodeRecord()).with_interval(start, end))
+            node = run.nodes.get(node_id, NodeRecord()).with_interval(start, end)
+            transaction.put(run.with_node(node_id, node))
 
     def get_completed_intervals(self, run_id: str, node_id: str) -> list[tuple[str, str]]:
         node = self._load_node(run_id, node_id)
         return [] if node is None else list(node.completed_intervals)
+
+    def add_completed_partition(self, run_id: str, node_id: str, partition: str) -> None:
+        check_run_id(run_id)
+        check_node_id(node_id)
+        with self._writing() as transaction:
+            run = self._load_known(run_id)
+            node = run.nodes.get(node_id, NodeRecord()).with_partition(partition)
+            transaction.put(run.with_node(node_id, node))
+
+    def get_completed_partitions(self, run_id: str, node_id: str) -> list[str]:
+        node = self._load_node(run_id, node_id)
+        return [] if node is None else list(node.completed_partitions)
 
     # locks
 
@@ -188,12 +209,14 @@ class FileBackend:
     # transactions
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[FileBackend]:
+    def transaction(self, *, expecting: Mapping[str, str | None] | None = None) -> Iterator[FileBackend]:
         outer = self._transaction()
         if outer is None:
             with self._writing():
+                check_revisions(expecting or {}, self.get_revision)
                 yield self
             return
+        check_revisions(expecting or {}, self.get_revision)
         try:
             yield self
         except BaseException:
@@ -201,20 +224,20 @@ class FileBackend:
             raise
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[dict[str, RunRecord | None]]:
-        """Give the writes of this thread's transaction, else of a new one that is kept at the end."""
+    def _writing(self) -> Iterator[_Transaction]:
+        """Give this thread's transaction, else a new one that is kept at the end."""
         outer = self._transaction()
         if outer is not None:
-            yield outer.writes
+            yield outer
             return
         with self._files.writing():
             transaction = self._of_thread.transaction = _Transaction()
             try:
-                yield transaction.writes
+                yield transaction
             finally:
                 self._of_thread.transaction = None
             if transaction.spoiled:
-                raise TransactionError("a transaction within this one failed, so nothing of either was kept")
+                raise spoiled_transaction()
             self._files.keep(transaction.writes)
 
     def _transaction(self) -> _Transaction | None:
@@ -233,7 +256,7 @@ class FileBackend:
     def _load_known(self, run_id: str) -> RunRecord:
         record = self._load(run_id)
         if record is None:
-            raise UnknownRunError(f"there is no run '{run_id}'", hint="create_run makes one")
+            raise unknown_run(run_id)
         return record
 
     def _load_node(self, run_id: str, node_id: str) -> NodeRecord | None:

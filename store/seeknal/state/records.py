@@ -3,6 +3,8 @@
 - *run record*: one run, and a node record for each node it touched. In the file backend, one file.
 - *node record*: what became of one node in one run.
 - *completed interval*: a pair of ISO 8601 strings, start and end, half-open.
+- *completed partition*: the name of a part of a node's output that is done.
+- *revision*: a word that a run gets anew with each write to it or to its nodes. No two writes give the same.
 - *changes*: the keys and values that a caller wants a record to have. A value is kept as JSON keeps it (a date
   as a string, a tuple as a list, NaN as null); a key that no field has is kept among the *extra* ones.
 """
@@ -10,9 +12,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, time
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -25,37 +27,49 @@ LONGEST_NODE_ID = 256
 
 _RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+@=\-]{0,127}")
 
+# What a database's integer holds.
+_Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+
 
 class NodeRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one node in one run. Times are ISO 8601; ``completed_intervals`` is sorted."""
+    """What became of one node in one run. Times are ISO 8601; intervals and partitions are sorted."""
 
     status: str = "pending"
     started_at: str | None = None
     finished_at: str | None = None
-    duration_ms: int | float | None = None
-    row_count: int | None = None
+    duration_ms: _Integer | float | None = None
+    row_count: _Integer | None = None
     error_message: str | None = None
     fingerprint: str | None = None
     hash: str | None = None
     metadata: dict[str, Any] = {}
     completed_intervals: tuple[tuple[str, str], ...] = ()
+    completed_partitions: tuple[str, ...] = ()
     extra: dict[str, Any] = {}
 
     def changed(self, changes: Mapping[str, object]) -> NodeRecord:
         """Give a record with these changes. Raises StateValueError."""
         if "completed_intervals" in changes:
             changes = {**changes, "completed_intervals": _intervals(changes["completed_intervals"])}
-        return _changed(self, changes, _NODE_FIELDS)
+        if "completed_partitions" in changes:
+            changes = {**changes, "completed_partitions": _partitions(changes["completed_partitions"])}
+        return _changed(self, changes, NODE_FIELDS)
 
     def with_interval(self, start: object, end: object) -> NodeRecord:
         """Give a record that has this interval too; the same one where it has it already. Raises StateValueError."""
         intervals = sorted({*self.completed_intervals, normal_interval(start, end)})
         return msgspec.structs.replace(self, completed_intervals=tuple(intervals))
 
+    def with_partition(self, partition: object) -> NodeRecord:
+        """Give a record that has this partition too; the same one where it has it already. Raises StateValueError."""
+        partitions = sorted({*self.completed_partitions, check_partition(partition)})
+        return msgspec.structs.replace(self, completed_partitions=tuple(partitions))
+
     def to_dict(self) -> dict[str, Any]:
         """Copy the record to plain dictionaries and lists, the extra keys beside the others."""
-        plain = _plain(self)
+        plain = _plain(self, NODE_FIELDS)
         plain["completed_intervals"] = [list(interval) for interval in self.completed_intervals]
+        plain["completed_partitions"] = list(self.completed_partitions)
         return plain
 
 
@@ -64,6 +78,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     schema_version: int = SCHEMA_VERSION
     run_id: str
+    revision: str = ""
     status: str = "running"
     started_at: str | None = None
     finished_at: str | None = None
@@ -74,7 +89,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     def changed(self, changes: Mapping[str, object]) -> RunRecord:
         """Give a record with these changes; its nodes are not among them. Raises StateValueError."""
-        return _changed(self, changes, _RUN_FIELDS)
+        return _changed(self, changes, RUN_FIELDS)
 
     def with_node(self, node_id: str, node: NodeRecord) -> RunRecord:
         """Give a record in which the node has this record."""
@@ -87,14 +102,12 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     def to_dict(self) -> dict[str, Any]:
         """Copy the run, without its id and its nodes, to plain dictionaries, the extra keys beside the others."""
-        plain = _plain(self, "nodes")
-        for key in ("schema_version", "run_id"):
-            del plain[key]
-        return plain
+        return _plain(self, RUN_FIELDS)
 
 
-_NODE_FIELDS = frozenset(NodeRecord.__struct_fields__) - {"extra"}
-_RUN_FIELDS = frozenset(RunRecord.__struct_fields__) - {"schema_version", "run_id", "extra", "nodes"}
+# The keys that callers read and write by name, in their order.
+NODE_FIELDS = tuple(name for name in NodeRecord.__struct_fields__ if name != "extra")
+RUN_FIELDS = ("status", "started_at", "finished_at", "metadata", "config")
 
 _Record = TypeVar("_Record", NodeRecord, RunRecord)
 
@@ -195,6 +208,15 @@ def as_mapping(state: object) -> dict[str, Any]:
     return dict(plain)
 
 
+def node_changes(run_id: str, node_id: str, state: object, changes: Mapping[str, object]) -> dict[str, object]:
+    """Put together what a caller wants a node's state to be: ``changes`` win over ``state``. Raises StateValueError."""
+    given = {**as_mapping(state), **changes}
+    for key, own in (("run_id", run_id), ("node_id", node_id)):
+        if given.pop(key, own) != own:
+            raise StateValueError(f"the state given for '{node_id}' in run '{run_id}' has another {key}")
+    return given
+
+
 def normal_interval(start: object, end: object) -> tuple[str, str]:
     """Give an interval's one canonical form, so that equal intervals are equal pairs.
 
@@ -239,12 +261,31 @@ def _intervals(pairs: object) -> list[tuple[str, str]]:
         raise StateValueError("completed_intervals is a list of pairs of start and end") from error
 
 
-def _changed(record: _Record, changes: Mapping[str, object], fields: frozenset[str]) -> _Record:
+def check_partition(partition: object) -> str:
+    """Give a partition's name back, or raise StateValueError."""
+    if not isinstance(partition, str) or not partition:
+        raise StateValueError(f"{partition!r:.100} is not a partition", hint="it is a text, such as 2024-01")
+    try:
+        partition.encode()
+    except UnicodeEncodeError as error:
+        raise StateValueError(f"{partition!r:.100} is not a partition: it is no text") from error
+    return partition
+
+
+def _partitions(names: object) -> list[str]:
+    if not isinstance(names, Iterable) or isinstance(names, str):
+        raise StateValueError("completed_partitions is a list of texts")
+    return sorted({check_partition(name) for name in names})
+
+
+def _changed(record: _Record, changes: Mapping[str, object], fields: tuple[str, ...]) -> _Record:
     try:
         stored: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(changes))
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
         raise StateValueError(f"{', '.join(changes)}: a value is not JSON: {error}") from error
     own = {key: value for key, value in stored.items() if key in fields}
+    # A database has one zero.
+    own |= {key: 0.0 for key, value in own.items() if key == "duration_ms" and value == 0 and isinstance(value, float)}
     extra = {key: value for key, value in stored.items() if key not in fields}
     kept = {key: getattr(record, key) for key in record.__struct_fields__}
     try:
@@ -253,7 +294,6 @@ def _changed(record: _Record, changes: Mapping[str, object], fields: frozenset[s
         raise StateValueError(f"a value cannot be kept: {error}") from error
 
 
-def _plain(record: NodeRecord | RunRecord, *left_out: str) -> dict[str, Any]:
-    own = {key: getattr(record, key) for key in record.__struct_fields__ if key not in left_out}
-    plain: dict[str, Any] = msgspec.to_builtins(own)
-    return {**plain.pop("extra"), **plain}
+def _plain(record: NodeRecord | RunRecord, fields: tuple[str, ...]) -> dict[str, Any]:
+    plain: dict[str, Any] = msgspec.to_builtins({**record.extra, **{key: getattr(record, key) for key in fields}})
+    return plain

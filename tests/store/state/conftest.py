@@ -21,8 +21,12 @@ def open_file_backend(folder: Path) -> StateBackend:
     return create_state_backend("file", base_path=folder)
 
 
+def open_database_backend(folder: Path) -> StateBackend:
+    return create_state_backend("database", db_path=folder / "state.db")
+
+
 # Opening the same folder twice gives two objects over the same records, as two processes have them.
-BACKENDS: dict[str, OpenBackend] = {"file": open_file_backend}
+BACKENDS: dict[str, OpenBackend] = {"file": open_file_backend, "database": open_database_backend}
 
 
 @pytest.fixture(params=list(BACKENDS.values()), ids=list(BACKENDS))

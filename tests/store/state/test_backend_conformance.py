@@ -37,6 +37,7 @@ NODE_KEYS = {
     "hash",
     "metadata",
     "completed_intervals",
+    "completed_partitions",
 }
 
 
@@ -126,8 +127,9 @@ def test_update_changes_the_given_keys_only(backend: StateBackend) -> None:
         lambda backend: backend.set_metadata("nope", {}),
         lambda backend: backend.set_node_state("nope", "source.a", status="success"),
         lambda backend: backend.add_completed_interval("nope", "source.a", "2024-01-01", "2024-01-02"),
+        lambda backend: backend.add_completed_partition("nope", "source.a", "2024-01"),
     ],
-    ids=["update_run", "set_metadata", "set_node_state", "add_completed_interval"],
+    ids=["update_run", "set_metadata", "set_node_state", "add_completed_interval", "add_completed_partition"],
 )
 def test_changing_an_unknown_run_is_a_key_error_and_makes_none(
     backend: StateBackend, change: Callable[[StateBackend], None]
@@ -148,6 +150,8 @@ def test_reading_what_does_not_exist_gives_nothing(backend: StateBackend) -> Non
     assert backend.get_all_node_states("nope") == {}
     assert backend.list_nodes("nope") == []
     assert backend.get_completed_intervals("nope", "source.a") == []
+    assert backend.get_completed_partitions("nope", "source.a") == []
+    assert backend.get_revision("nope") is None
     assert not backend.exists("nope")
     assert not backend.node_exists("r1", "source.a")
 
@@ -187,7 +191,7 @@ def test_new_node_state_has_every_documented_key(backend: StateBackend) -> None:
     assert set(state) == NODE_KEYS
     assert state["status"] == "pending"
     assert state["row_count"] is None
-    assert state["completed_intervals"] == []
+    assert state["completed_intervals"] == state["completed_partitions"] == []
 
 
 def test_node_state_merges(backend: StateBackend) -> None:
@@ -275,6 +279,10 @@ def test_values_come_back_as_json_keeps_them(backend: StateBackend) -> None:
         {"completed_intervals": [["2024-01-01"]]},
         {"completed_intervals": [["2024-01-02", "2024-01-01"]]},
         {"completed_intervals": 7},
+        {"completed_partitions": "2024-01"},
+        {"completed_partitions": ["2024-01", 7]},
+        {"row_count": 2**63},
+        {"duration_ms": -(2**63) - 1},
     ],
 )
 def test_value_that_no_record_can_hold_is_refused_and_changes_nothing(
@@ -329,6 +337,9 @@ def test_run_id_that_could_be_a_path_is_refused_by_every_operation(
         lambda: backend.list_nodes(run_id),
         lambda: backend.add_completed_interval(run_id, "source.a", "2024-01-01", "2024-01-02"),
         lambda: backend.get_completed_intervals(run_id, "source.a"),
+        lambda: backend.add_completed_partition(run_id, "source.a", "2024-01"),
+        lambda: backend.get_completed_partitions(run_id, "source.a"),
+        lambda: backend.get_revision(run_id),
         lambda: backend.acquire_lock(run_id),
         lambda: backend.release_lock(run_id),
     ]
@@ -407,6 +418,102 @@ def test_what_is_no_interval_is_refused(backend: StateBackend, start: Any, end: 
     with pytest.raises(StateValueError):
         backend.add_completed_interval("r1", "source.a", start, end)
     assert not backend.node_exists("r1", "source.a")
+
+
+def test_partitions_are_sorted_and_count_once(backend: StateBackend) -> None:
+    backend.create_run("r1")
+    for name in ("2024-03", "2024-01", "2024-03", "é \x00'"):
+        backend.add_completed_partition("r1", "source.a", name)
+    assert backend.get_completed_partitions("r1", "source.a") == ["2024-01", "2024-03", "é \x00'"]
+    state = backend.get_node_state("r1", "source.a")
+    assert state is not None
+    assert (state["status"], state["completed_partitions"]) == ("pending", ["2024-01", "2024-03", "é \x00'"])
+    backend.set_node_state("r1", "source.a", completed_partitions=("b", "2024-01", "b"))
+    assert backend.get_completed_partitions("r1", "source.a") == ["2024-01", "b"]
+
+
+@pytest.mark.parametrize("partition", ["", 7, None, "\ud800"])
+def test_what_is_no_partition_is_refused(backend: StateBackend, partition: Any) -> None:
+    backend.create_run("r1")
+    with pytest.raises(StateValueError, match="partition"):
+        backend.add_completed_partition("r1", "source.a", partition)
+    assert not backend.node_exists("r1", "source.a")
+
+
+def test_every_write_gives_a_run_another_revision(
+    open_backend: OpenBackend, backend: StateBackend, tmp_path: Path
+) -> None:
+    writes: list[Callable[[], None]] = [
+        lambda: backend.create_run("r1"),
+        lambda: backend.update_run("r1", status="success"),
+        lambda: backend.update_run("r1", status="success"),
+        lambda: backend.set_node_state("r1", "source.a"),
+        lambda: backend.add_completed_interval("r1", "source.a", "2024-01-01", "2024-01-02"),
+        lambda: backend.add_completed_partition("r1", "source.a", "2024-01"),
+        lambda: backend.delete_node_state("r1", "source.a"),
+        lambda: backend.delete_run("r1"),
+        lambda: backend.create_run("r1"),
+    ]
+    seen = []
+    for write in writes:
+        write()
+        revision = backend.get_revision("r1")
+        assert open_backend(tmp_path).get_revision("r1") == revision
+        seen.append(revision)
+    assert len(set(seen)) == len(seen)
+    backend.create_run("r2")
+    assert backend.get_revision("r1") == seen[-1]
+
+
+def test_decision_on_what_somebody_changed_since_is_not_kept(
+    open_backend: OpenBackend, backend: StateBackend, tmp_path: Path
+) -> None:
+    backend.create_run("r1")
+    read_at = backend.get_revision("r1")
+    with backend.transaction(expecting={"r1": read_at, "r2": None}):
+        backend.update_run("r1", status="mine")
+    open_backend(tmp_path).set_node_state("r1", "source.a", status="theirs")
+    mine = backend.get_revision("r1")
+    open_backend(tmp_path).update_run("r1", status="theirs")
+    for stale in ({"r1": mine}, {"r1": None}, {"r2": "abc"}):
+        with pytest.raises(ConcurrencyError, match="changed by another"), backend.transaction(expecting=stale):
+            raise AssertionError("the block of a stale transaction ran")
+    run = backend.get_run("r1")
+    assert run is not None
+    assert run["status"] == "theirs"
+
+
+def test_stale_inner_transaction_leaves_the_outer_one_as_it_is(backend: StateBackend) -> None:
+    with backend.transaction():
+        backend.create_run("r1")
+        with pytest.raises(ConcurrencyError), backend.transaction(expecting={"r1": None}):
+            raise AssertionError("the block of a stale transaction ran")
+        with backend.transaction(expecting={"r1": backend.get_revision("r1")}):
+            backend.update_run("r1", status="kept")
+    run = backend.get_run("r1")
+    assert run is not None
+    assert run["status"] == "kept"
+
+
+def test_keys_that_no_field_has_come_back_whatever_they_are_called(backend: StateBackend) -> None:
+    extra = {"schema_version": 3, "extra": {"extra": 1}, "nodes": [], "revision": "mine", "state": None}
+    backend.create_run("r1", **extra)
+    backend.set_node_state("r1", "source.a", {**extra, "self": 1, "completed_at": 2})
+    run, node = backend.get_run("r1"), backend.get_node_state("r1", "source.a")
+    assert run is not None
+    assert node is not None
+    assert extra.items() <= run.items()
+    assert {**extra, "self": 1, "completed_at": 2}.items() <= node.items()
+    assert backend.get_revision("r1") != "mine"
+
+
+def test_numbers_stay_the_kind_of_number_they_are(backend: StateBackend) -> None:
+    backend.create_run("r1")
+    for number in (0, 3, 3.0, 1e300, 2**63 - 1, -(2**63), 0.1, -0.0):
+        backend.set_node_state("r1", "source.a", duration_ms=number, row_count=None)
+        state = backend.get_node_state("r1", "source.a")
+        assert state is not None
+        assert repr(state["duration_ms"]) == repr(number or abs(number))
 
 
 def test_transaction_keeps_everything_at_its_end(

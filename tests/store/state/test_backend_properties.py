@@ -28,6 +28,7 @@ NEW_NODE: dict[str, Any] = {
     "hash": None,
     "metadata": {},
     "completed_intervals": [],
+    "completed_partitions": [],
 }
 
 
@@ -98,6 +99,16 @@ class Model:
     def get_completed_intervals(self, run_id: str, node_id: str) -> list[tuple[str, str]]:
         return [(start, end) for start, end in self.nodes.get(run_id, {}).get(node_id, NEW_NODE)["completed_intervals"]]
 
+    def add_completed_partition(self, run_id: str, node_id: str, partition: str) -> None:
+        nodes = self.nodes[run_id]
+        if not partition:
+            raise ValueError(partition)
+        partitions = nodes.setdefault(node_id, copy.deepcopy(NEW_NODE))["completed_partitions"]
+        partitions[:] = sorted({*partitions, partition})
+
+    def get_completed_partitions(self, run_id: str, node_id: str) -> list[str]:
+        return list(self.nodes.get(run_id, {}).get(node_id, NEW_NODE)["completed_partitions"])
+
 
 # What a backend raises where the model raises the key.
 COUNTERPARTS: dict[type[Exception], str] = {
@@ -145,6 +156,8 @@ operations: st.SearchStrategy[Operation] = st.one_of(
     operation("create_run", run_ids, changes=run_changes),
     operation("set_node_state", run_ids, node_ids, changes=node_changes),
     operation("add_completed_interval", run_ids, node_ids, dates, dates),
+    operation("add_completed_partition", run_ids, node_ids, texts),
+    operation("get_completed_partitions", run_ids, node_ids),
     operation("update_run", run_ids, changes=run_changes),
     operation("set_metadata", run_ids, json_objects),
     operation("delete_run", run_ids),

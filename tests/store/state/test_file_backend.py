@@ -49,17 +49,12 @@ def test_both_documented_names_are_one_class() -> None:
     assert FileStateBackend is FileBackend
 
 
-def test_database_backend_is_said_to_be_not_available_yet() -> None:
-    with pytest.raises(UsageError, match="not available yet"):
-        create_state_backend("database", db_path="target/state.db")
-
-
 def test_unknown_type_is_a_value_error_that_names_the_available_ones() -> None:
-    with pytest.raises(ValueError, match="available: file") as caught:
+    with pytest.raises(ValueError, match="available: database, file") as caught:
         create_state_backend("redis")
     assert isinstance(caught.value, UsageError)
     assert "'redis'" in str(caught.value)
-    assert StateBackendFactory.list_backends() == ["file"]
+    assert StateBackendFactory.list_backends() == ["database", "file"]
 
 
 def test_setting_that_the_type_does_not_take_is_refused() -> None:
@@ -73,9 +68,9 @@ def test_registered_type_can_be_created(monkeypatch: pytest.MonkeyPatch, tmp_pat
     def make(db_path: Path) -> StateBackend:
         return FileBackend(db_path, purpose="registered")
 
-    StateBackendFactory.register("database", make)
-    assert StateBackendFactory.list_backends() == ["database", "file"]
-    assert isinstance(create_state_backend("database", db_path=tmp_path), FileBackend)
+    StateBackendFactory.register("archive", make)
+    assert StateBackendFactory.list_backends() == ["archive", "database", "file"]
+    assert isinstance(create_state_backend("archive", db_path=tmp_path), FileBackend)
 
 
 def test_run_is_one_json_file(backend: FileBackend, runs: Path) -> None:
