@@ -220,10 +220,21 @@ def test_the_file_backend_has_the_runs_of_the_command_line(shop: Project, monkey
     assert backend.get_node_state(document["run_id"], "source.orders")["row_count"] == 3
 
 
-def test_the_database_backend_is_refused_as_not_available_yet(shop: Project) -> None:
-    with pytest.raises(Exception, match="not available yet") as raised:
-        shop.python(BOTH_BACKENDS)
-    assert getattr(raised.value, "exit_code", None) == 2
+def test_both_backends_of_the_page_keep_the_same(shop: Project) -> None:
+    made = shop.python(BOTH_BACKENDS)
+    with contextlib.chdir(shop.root):
+        for backend in (made["file_backend"], made["db_backend"]):
+            backend.initialize()
+            backend.create_run("run-1", status="running", started_at="2024-01-01T00:00:00")
+            backend.set_node_state("run-1", "source.orders", status="success", row_count=3)
+            backend.add_completed_interval("run-1", "source.orders", "2024-01-01", "2024-01-02")
+            assert isinstance(backend, StateBackend)
+            backend.close()
+    one, other = made["file_backend"], made["db_backend"]
+    assert one.get_run("run-1") == other.get_run("run-1")
+    assert one.get_all_node_states("run-1") == other.get_all_node_states("run-1")
+    assert (shop.root / "target/state.db").is_file()
+    other.close()
 
 
 def test_an_unknown_backend_is_a_value_error_that_names_the_known_ones(shop: Project) -> None:

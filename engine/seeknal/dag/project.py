@@ -27,7 +27,8 @@ class ProjectSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What ``seeknal_project.yml`` may say.
 
     ``strict`` makes unknown fields errors. ``deterministic`` gives every node one thread, so that the same inputs
-    always give the same bytes. ``allow_external_paths`` lets exposures write outside the project.
+    always give the same bytes. ``allow_external_paths`` lets exposures write outside the project. ``state_backend``
+    says where runs are recorded; ``state_database`` is the path or ``libsql://`` URL of the database, if it is one.
     """
 
     name: str = ""
@@ -36,6 +37,7 @@ class ProjectSettings(msgspec.Struct, frozen=True, kw_only=True):
     profile: str = "default"
     config_version: int = msgspec.field(default=1, name="config-version")
     state_backend: str = "file"
+    state_database: str = "target/state.db"
     strict: bool = False
     deterministic: bool = False
     allow_external_paths: bool = False

@@ -8,20 +8,17 @@ step with the ref.
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from seeknal.dag.inference import CompiledProject, Inference
 from seeknal.dag.manifest import Manifest
 from seeknal.dag.names import PRODUCTION
 from seeknal.dag.parse import ParsedProject, parse_project
 from seeknal.dag.project import Project
-from seeknal.errors import BusyError, CorruptObjectError, UsageError
-from seeknal.state.backend import StateBackend, create_state_backend
+from seeknal.errors import BusyError, CorruptObjectError
 from seeknal.state.locks import FileLock
 from seeknal.store.file_memo import FileDigests
 from seeknal.store.filesystem import link_atomically
@@ -35,6 +32,7 @@ from seeknal.workflow.limits import StopRequest
 from seeknal.workflow.planning import ChangePlan, plan_change
 from seeknal.workflow.resolution import Base, Resolver
 from seeknal.workflow.results import RunOptions, RunResult
+from seeknal.workflow.run_records import record, recording
 from seeknal.workflow.selection import Selection
 from seeknal.workflow.settled import Settled, engine_stamp, project_files, remember
 from seeknal.workflow.views import show_environment
@@ -195,7 +193,7 @@ class Session:
         """
         self.compiled.analysis.check()
         self.store.prepare()
-        with self.locked(environment, "run"):
+        with self.locked(environment, "run"), recording(self.project, options.run_id) as records:
             run = self.prepare_run(environment, options, listener=listener, stop=stop, workers=workers)
             head = self.store.refs.read(environment)
             if head != self._heads.get(environment):
@@ -204,12 +202,11 @@ class Session:
                     hint="run again",
                 )
             self.store.sweep_temporary(UNFINISHED_SECONDS)
-            records = self._records(options.run_id)
             # Refuses a run id that cannot be one before anything is executed.
             records.get_run(run.run_id)
             result, tree = run.execute()
             if result.executed or result.status != "success":
-                _record(records, result)
+                record(records, result)
             keeps_going = result.status == "failed" and options.continue_on_error
             if result.status != "success" and not keeps_going:
                 # What was finished is in the cache; make that durable too, the ref stays.
@@ -260,14 +257,6 @@ class Session:
         with environment_lock(self.store, environment, purpose):
             yield
 
-    def _records(self, run_id: str | None) -> StateBackend:
-        chosen = os.environ.get("SEEKNAL_STATE_BACKEND") or self.project.settings.state_backend
-        backend = create_state_backend(chosen, base_path=str(self.project.target))
-        backend.initialize()
-        if run_id is not None and backend.get_run(run_id) is not None:
-            raise UsageError(f"there is a run '{run_id}' already", hint="choose another --run-id, or none")
-        return backend
-
 
 def file_digests(store: Store) -> FileDigests:
     """The digests of a project's files, with what the store remembers of them."""
@@ -282,26 +271,3 @@ def environment_lock(store: Store, environment: str, purpose: str) -> Iterator[N
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path, f"seeknal {purpose}"):
         yield
-
-
-def _record(records: StateBackend, result: RunResult) -> None:
-    """Write a run's record: when, how it ended, and what became of each node."""
-    from seeknal.workflow.views import timestamp
-
-    finished = result.finished_at
-    started = finished - result.duration_seconds
-    config: Mapping[str, Any] = {"environment": result.environment}
-    with records.transaction():
-        if records.get_run(result.run_id) is None:
-            records.create_run(result.run_id, status="running", started_at=timestamp(started), config=dict(config))
-        for node in result.nodes:
-            records.set_node_state(
-                result.run_id,
-                node.node_id,
-                status=node.status,
-                duration_ms=round(node.duration_seconds * 1000, 3),
-                row_count=node.row_count,
-                fingerprint=node.fingerprint,
-                error_message="; ".join(str(problem) for problem in node.problems) or None,
-            )
-        records.update_run(result.run_id, status=result.status, finished_at=timestamp(finished))

@@ -42,15 +42,17 @@ class Holder(msgspec.Struct, frozen=True):
 
 
 class FileLock:
-    """An exclusive lock between processes, and between threads that each have a FileLock of their own.
+    """A lock between processes, and between threads that each have a FileLock of their own.
 
-    ``purpose`` is what others are told when they are refused: the command that runs, say. Not reentrant.
+    ``purpose`` is what others are told when they are refused: the command that runs, say. Not reentrant. With
+    ``shared`` it keeps out those alone who want it for themselves, and they are not told who has it.
     A child made by plain ``fork`` inherits the lock and keeps it alive; one that executes a program does not.
     """
 
-    def __init__(self, path: str | Path, purpose: str) -> None:
+    def __init__(self, path: str | Path, purpose: str, *, shared: bool = False) -> None:
         self.path = Path(path)
         self.purpose = purpose
+        self.shared = shared
         self._descriptor: int | None = None
         self._owner_pid = 0
 
@@ -79,7 +81,8 @@ class FileLock:
                 ) from error
             if descriptor is not None:
                 self._descriptor, self._owner_pid = descriptor, os.getpid()
-                self._write_holder(descriptor)
+                if not self.shared:
+                    self._write_holder(descriptor)
                 return
             left_seconds = deadline - time.monotonic()
             if left_seconds <= 0:
@@ -99,7 +102,8 @@ class FileLock:
         try:
             # In a forked child the lock is the parent's: closing the child's copy takes nothing from it.
             if self._owner_pid == os.getpid():
-                os.ftruncate(descriptor, 0)
+                if not self.shared:
+                    os.ftruncate(descriptor, 0)
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
         finally:
             os.close(descriptor)
@@ -120,7 +124,7 @@ class FileLock:
         while True:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, (fcntl.LOCK_SH if self.shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
                 if self._is_named_by(descriptor):
                     return descriptor
             except BlockingIOError:

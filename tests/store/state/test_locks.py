@@ -133,6 +133,17 @@ def test_name_of_a_killed_holder_is_never_told(path: Path, python: StartPython) 
     lock.release()
 
 
+def test_shared_lock_keeps_out_only_who_wants_it_alone(path: Path) -> None:
+    alone = FileLock(path, "migrate")
+    with FileLock(path, "run", shared=True), FileLock(path, "other run", shared=True):
+        with pytest.raises(BusyError, match="migrate cannot lock") as refused:
+            alone.acquire()
+        assert "another process has the lock" in str(refused.value)
+    for shared in (True, False):
+        with alone, pytest.raises(BusyError, match="locked by migrate"):
+            FileLock(path, "run", shared=shared).acquire()
+
+
 def test_programs_that_the_holder_starts_do_not_keep_its_lock(path: Path, python: StartPython) -> None:
     lock = FileLock(path, "me")
     lock.acquire()
