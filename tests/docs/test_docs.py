@@ -20,7 +20,7 @@ import pytest
 
 from seeknal import errors
 from seeknal.cli.main import cli, main
-from seeknal.nodes.registry import KINDS
+from seeknal.nodes.registry import DECLARABLE_KINDS, KINDS
 from seeknal.workflow.worker import close_workbenches
 from tests.docs.markdown import (
     PAGES,
@@ -194,7 +194,7 @@ def write_project(folder: Path, page: Path) -> None:
 def test_every_kind_has_an_example() -> None:
     pages = [NODES_REFERENCE, *kind_pages()]
     examples = "".join(block.text for page in pages for block in node_examples(page))
-    for kind in KINDS:
+    for kind in DECLARABLE_KINDS:
         assert f"kind: {kind}\n" in examples, f"the reference has no example of a {kind}"
 
 

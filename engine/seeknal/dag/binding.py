@@ -110,7 +110,9 @@ class Binder:
         running, prefix = 0, ""
         try:
             for name, index in sql.positions:
-                self.connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS FROM {quoted_node(inputs[index])}")
+                self.connection.execute(
+                    f"CREATE OR REPLACE TEMP VIEW {quoted(name)} AS FROM {quoted_node(inputs[index])}"
+                )
             for running, statement in enumerate(before):  # noqa: B007
                 self.connection.execute(statement)
             running, prefix = len(before), "DESCRIBE "
@@ -191,7 +193,7 @@ class Binder:
 
     def _clean(self, sql: Sql) -> None:
         for name, _ in sql.positions:
-            self.connection.execute(f"DROP VIEW IF EXISTS temp.{name}")
+            self.connection.execute(f"DROP VIEW IF EXISTS temp.{quoted(name)}")
         if len(sql.statements) > 1 or sql.depends_on_data:
             drop_temporary_objects(self.connection)
 

@@ -137,6 +137,7 @@ FIELD_COMPARISONS: dict[str, Callable[[str, Any, Any], Finding]] = {
     "schema": compare_declared_schema,
     "entity": compare_entity,
     "features": compare_features,
+    "join_keys": compare_key,
     "output_columns": compare_output_columns,
 }
 

@@ -82,6 +82,10 @@ class Inference:
         problems: dict[str, list[Problem]] = {}
         for node_id in self._parsed.manifest.topological_order():
             schemas = {name: nodes[name].schema for name in self._parsed.manifest.inputs_of(node_id)}
+            if not self._parsed.drafts[node_id].implementation.declarable and not problems.keys().isdisjoint(schemas):
+                # Nobody wrote it, so nobody wants to read what else is wrong with it.
+                nodes[node_id] = NodeAnalysis(None, dict.fromkeys(schemas))
+                continue
             try:
                 analysis = self._bind(node_id, schemas)
                 if analysis.schema:
@@ -150,13 +154,18 @@ class Inference:
         return analysis
 
     def _verified(self, node_id: str, schemas: Mapping[str, Schema | None], analysis: NodeAnalysis) -> list[Problem]:
-        """What the node's kind finds wrong with it for these columns."""
+        """What the node's kind finds wrong with it for these columns; warnings go to the project's."""
         draft = self._parsed.drafts[node_id]
         inputs = [schemas.get(name) for name in draft.inputs]
-        return [
-            Problem(f"{node_id}: {found.message}", draft.place_in_text(found.path, found.offset), found.hint)
-            for found in draft.implementation.verify(draft.spec, inputs, analysis.schema)
-        ]
+        wrong = []
+        for found in draft.implementation.verify(draft.spec, inputs, analysis.schema):
+            place = draft.place_in_text(found.path, found.offset)
+            problem = Problem(f"{node_id}: {found.message}", place, found.hint)
+            if not found.is_warning:
+                wrong.append(problem)
+            elif problem not in self._parsed.warnings:
+                self._parsed.warnings.append(problem)
+        return wrong
 
     def _bind(self, node_id: str, schemas: Mapping[str, Schema | None]) -> NodeAnalysis:
         draft = self._parsed.drafts[node_id]

@@ -134,12 +134,12 @@ class Linker:
         own = query.text[query.start : query.start + query.length]
         if query.path and query.text != own:
             # The user's part on its own first: its errors are then about what stands in the file.
-            draft.query = Query(own, query.path, 0, query.length)
-            draft.sql = take_apart(own, self._known, self._resolve_bare, connection)
+            draft.query = Query(own, query.path, 0, query.length, query.positions)
+            draft.sql = take_apart(own, self._known, self._resolve_bare, connection, query.positions)
             if self._report_sql(draft, draft.sql):
                 return False
         draft.query = query
-        draft.sql = take_apart(query.text, self._known, self._resolve_bare, connection)
+        draft.sql = take_apart(query.text, self._known, self._resolve_bare, connection, query.positions)
         return not self._report_sql(draft, draft.sql)
 
     def _resolve_bare(self, name: str) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from seeknal.dag.draft import IDENTITY_FIELDS, METADATA_FIELDS, Draft
+from seeknal.dag.entities import entity_drafts
 from seeknal.dag.linking import INPUT_FIELDS, Linker
 from seeknal.dag.manifest import Manifest
 from seeknal.dag.names import check_node_name, did_you_mean, nearest, shown
@@ -20,7 +21,7 @@ from seeknal.dag.schedule import check_schedule
 from seeknal.dag.yaml_file import Document, KeyPath, load_documents
 from seeknal.errors import Place, Problem, ProjectError
 from seeknal.nodes.kind import Kind
-from seeknal.nodes.registry import KINDS, KINDS_TO_COME
+from seeknal.nodes.registry import DECLARABLE_KINDS, KINDS, KINDS_TO_COME
 
 # Fields that every kind accepts and keeps, beside those of its own Struct.
 COMMON_FIELDS = frozenset({"inputs", "params", "schedule", "materialization", "materializations", "audits", "tests"})
@@ -71,6 +72,9 @@ def parse_manifest(project: Project, manifest: Manifest) -> ParsedProject:
     """
     parser = _Parser(project)
     for node in manifest.nodes.values():
+        if node.kind in KINDS and not KINDS[node.kind].declarable:
+            # Made anew, from the nodes that it was made of.
+            continue
         described = {
             "description": node.description,
             "owner": node.owner,
@@ -141,6 +145,7 @@ class _Parser:
                 Place("seeknal/"),
                 "add a .yml file to seeknal/, or start from `seeknal init --example environment-management`",
             )
+        self._add_entities()
         linker = Linker(self._drafts, self._lost, files_lost=self._files_lost)
         linker.link()
         manifest = linker.manifest(self._project.name)
@@ -149,24 +154,34 @@ class _Parser:
             raise ProjectError(sorted(problems, key=_place_order))
         return ParsedProject(self._project, manifest, self._drafts, self._warnings)
 
+    def _add_entities(self) -> None:
+        entities, warnings = entity_drafts(self._drafts.values())
+        self._drafts |= {draft.id: draft for draft in entities}
+        self._warnings += warnings
+
     def _report(self, message: str, place: Place, hint: str = "") -> None:
         self._problems.append(Problem(message, place, hint))
 
     def _kind(self, draft: Draft) -> Kind | None:
         if draft.fields.get("kind") is None:
             close = nearest("kind", draft.fields, 1) if "kind" not in draft.fields else []
-            hint = f"'{close[0]}' looks like it" if close else f"add `kind:` with one of {', '.join(KINDS)}"
+            hint = f"'{close[0]}' looks like it" if close else f"add `kind:` with one of {', '.join(DECLARABLE_KINDS)}"
             self._report("'kind' is missing", draft.place("kind"), hint)
             return None
         kind, place = draft.fields["kind"], draft.place("kind")
         if not isinstance(kind, str):
-            self._report(f"'kind' must be text, not {_shown(kind)}", place, f"write one of {', '.join(KINDS)}")
-        elif kind in KINDS:
+            self._report(
+                f"'kind' must be text, not {_shown(kind)}", place, f"write one of {', '.join(DECLARABLE_KINDS)}"
+            )
+        elif kind in DECLARABLE_KINDS:
             return KINDS[kind]
+        elif kind in KINDS:
+            hint = f"declare feature groups with `entity: {draft.fields.get('name')}`, and the {kind} is made of them"
+            self._report(f"kind '{kind}' cannot be declared", place, hint)
         elif kind in KINDS_TO_COME:
             self._report(f"kind '{kind}' is not available yet", place)
         else:
-            self._report(f"unknown kind '{shown(kind)}'", place, did_you_mean(kind, KINDS))
+            self._report(f"unknown kind '{shown(kind)}'", place, did_you_mean(kind, DECLARABLE_KINDS))
         return None
 
     def _name(self, draft: Draft) -> str:
@@ -253,7 +268,10 @@ class _Parser:
             self._report(f"cannot be checked: {error}", draft.place())
             return
         for problem in found:
-            self._report(problem.message, draft.place_in_text(problem.path, problem.offset), problem.hint)
+            place = draft.place_in_text(problem.path, problem.offset)
+            (self._warnings if problem.is_warning else self._problems).append(
+                Problem(problem.message, place, problem.hint)
+            )
 
     def _unknown_field(self, draft: Draft, name: str, known: set[str]) -> None:
         close = difflib.get_close_matches(name, known - IDENTITY_FIELDS, n=1, cutoff=0.75)

@@ -13,7 +13,7 @@ DuckDB's catalog.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,23 +84,35 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def take_apart(text: str, known: Mapping[str, str], resolve_bare: Callable[[str], list[str]], connection: Any) -> Sql:
+def take_apart(
+    text: str,
+    known: Mapping[str, str],
+    resolve_bare: Callable[[str], list[str]],
+    connection: Any,
+    positions: Iterable[tuple[str, int]] = (),
+) -> Sql:
     """Take a node's SQL apart.
 
     ``known`` gives for the id of every node, in lower case, the id; ``resolve_bare`` gives the ids that a name without
-    kind may mean; ``connection`` is a DuckDB connection, used for its parser only. What is wrong stands in
-    ``problems`` of the result.
+    kind may mean; ``connection`` is a DuckDB connection, used for its parser only; ``positions`` are names, lower case,
+    of inputs beside ``input_0`` and the like. What is wrong stands in ``problems`` of the result.
     """
-    return _Parts(text, known, resolve_bare, connection).sql()
+    return _Parts(text, known, resolve_bare, connection, dict(positions)).sql()
 
 
 class _Parts:
     """The parts of one SQL text as they are found."""
 
     def __init__(
-        self, text: str, known: Mapping[str, str], resolve_bare: Callable[[str], list[str]], connection: Any
+        self,
+        text: str,
+        known: Mapping[str, str],
+        resolve_bare: Callable[[str], list[str]],
+        connection: Any,
+        named: Mapping[str, int],
     ) -> None:
         self._known = known
+        self._named = named
         self._resolve_bare = resolve_bare
         self._connection = connection
         self._problems: list[SqlProblem] = []
@@ -247,7 +259,7 @@ class _Parts:
         return True
 
     def _read_outline(self, part: list[Token]) -> None:
-        self._take(outline(part, self._known, self._own), 0)
+        self._take(outline(part, self._known, self._own, self._named), 0)
 
     def _read_create(self, part: list[Token], kind: str) -> None:
         thing, name, body = _created(part)
@@ -297,8 +309,8 @@ class _Parts:
             match = POSITIONAL.fullmatch(lowered[0])
             if lowered[0] in self._own:
                 return
-            if match:
-                self._positions[lowered[0]] = int(match[1] or 0)
+            if match or lowered[0] in self._named:
+                self._positions[lowered[0]] = int(match[1] or 0) if match else self._named[lowered[0]]
                 self._offsets.setdefault(lowered[0], offset or 0)
                 return
         if lowered[0] in ("temp", "main") and lowered[-1] in self._own:

@@ -238,8 +238,13 @@ def _ctes(cte_map: dict[str, Any], scope: frozenset[str]) -> tuple[list[tuple[An
     return parts, scope
 
 
-def outline(pieces: Sequence[Token], known: Collection[str], own: Collection[str] = ()) -> Syntax:
-    """Read a query off its tokens. ``known`` are the ids of all nodes, in lower case; offsets are the tokens' own."""
+def outline(
+    pieces: Sequence[Token], known: Collection[str], own: Collection[str] = (), positions: Collection[str] = ()
+) -> Syntax:
+    """Read a query off its tokens. ``known`` are the ids of all nodes, in lower case; offsets are the tokens' own.
+
+    ``positions`` are names of inputs beside ``input_0`` and the like.
+    """
     found = Syntax(exact=False)
     padded = [None, *pieces, None, None]
     in_catalog: Token | None = None
@@ -255,7 +260,7 @@ def outline(pieces: Sequence[Token], known: Collection[str], own: Collection[str
         elif leads and name in _CATALOG_SCHEMAS:
             found.problems.append(_catalog(f"{name}.{leads}", piece.start))
             in_catalog = last
-        elif not leads and not dotted and POSITIONAL.fullmatch(name) and name not in own:
+        elif not (leads or dotted or name in own) and (name in positions or POSITIONAL.fullmatch(name)):
             found.tables.append(TableName((name,), piece.start))
         elif not leads and not called and before is not None and _CATALOG_VIEW.fullmatch(name):
             if piece is not in_catalog and (dotted or before.text == "," or before.name in _BEFORE_A_TABLE):

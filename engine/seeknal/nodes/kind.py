@@ -31,22 +31,30 @@ _encoder = msgspec.msgpack.Encoder(order="deterministic")
 
 @dataclass(frozen=True, slots=True)
 class FieldProblem:
-    """Something wrong with a node's fields; ``path`` leads to the field, ``offset`` into its text where known."""
+    """Something wrong with a node's fields; ``path`` leads to the field, ``offset`` into its text where known.
+
+    ``is_warning``: people should know of it, but the node can run.
+    """
 
     message: str
     path: tuple[str | int, ...] = ()
     hint: str = ""
     offset: int | None = None
+    is_warning: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A node's SQL, and which part of it the user wrote: ``text[start:start + length]`` is the field at ``path``."""
+    """A node's SQL, and which part of it the user wrote: ``text[start:start + length]`` is the field at ``path``.
+
+    ``positions`` are names, lower case, that inputs have in it beside ``input_0`` and the like, each with its index.
+    """
 
     text: str
     path: tuple[str | int, ...] = ()
     start: int = 0
     length: int = 0
+    positions: tuple[tuple[str, int], ...] = ()
 
     def offset_in_field(self, offset: int | None) -> int | None:
         """Turn an offset in the query into one in the user's field; None where it lies in SQL of ours."""
@@ -68,12 +76,16 @@ class Surroundings:
 
 
 class InputTable(msgspec.Struct, frozen=True, array_like=True):
-    """A node's output as a worker reads it: its files in row order, and name, type of each column."""
+    """A node's output as a worker reads it: its files in row order, and name, type of each column.
+
+    ``metadata`` is what the node's kind tells readers beside the rows.
+    """
 
     node_id: str
     paths: tuple[str, ...]
     columns: tuple[tuple[str, str], ...]
     row_count: int
+    metadata: dict[str, Any] = {}
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -108,7 +120,7 @@ class Kind(Protocol):
 
     ``name`` is what ``kind:`` says in YAML; ``spec`` the Struct of its fields; ``makes_table`` whether other nodes can
     read it; ``reads_outside`` whether its identity can change while it is executed; ``executes`` is False for a kind
-    that is kept in the manifest and nothing more.
+    that is kept in the manifest and nothing more; ``declarable`` is False for a kind whose nodes the engine makes.
     """
 
     name: ClassVar[str]
@@ -116,6 +128,7 @@ class Kind(Protocol):
     makes_table: ClassVar[bool] = True
     reads_outside: ClassVar[bool] = False
     executes: ClassVar[bool] = True
+    declarable: ClassVar[bool] = True
 
     # what a node says
 

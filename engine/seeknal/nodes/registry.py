@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from seeknal.nodes.aggregation import AggregationKind
+from seeknal.nodes.entity import EntityKind
 from seeknal.nodes.exposure import ExposureKind
+from seeknal.nodes.feature_group import FeatureGroupKind
 from seeknal.nodes.kind import Kind
 from seeknal.nodes.source import SourceKind
 from seeknal.nodes.transform import TransformKind
@@ -14,9 +16,14 @@ KINDS: dict[str, Kind] = {
         SourceKind(),
         TransformKind(),
         AggregationKind(),
+        FeatureGroupKind(),
+        EntityKind(),
         ExposureKind(),
     )
 }
 
 # Kinds that projects may hold already, but that this version does not execute.
-KINDS_TO_COME = frozenset({"feature_group", "second_order_aggregation", "model", "rule", "python"})
+KINDS_TO_COME = frozenset({"second_order_aggregation", "model", "rule", "python"})
+
+# What `kind:` may say in a file.
+DECLARABLE_KINDS = [name for name, kind in KINDS.items() if kind.declarable]

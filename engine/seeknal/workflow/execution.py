@@ -303,7 +303,9 @@ class Run:
     def _settled(self, node_id: str, artifact: Artifact) -> Artifact:
         """The base's own record where the node came out the same, so that an unchanged tree stays the same tree."""
         entry = self._base.tree.nodes.get(node_id)
-        return entry.artifact if entry is not None and entry.artifact.same_content(artifact) else artifact
+        if entry is None or not entry.artifact.same_content(artifact):
+            return artifact
+        return entry.artifact if entry.artifact.metadata == artifact.metadata else artifact
 
     # reporting
 

@@ -165,6 +165,7 @@ class Resolver:
             tuple(str(self._store.blob_path(part)) for part in artifact.parts),
             tuple((column.name, column.type) for column in artifact.columns),
             artifact.row_count,
+            artifact.metadata,
         )
 
     # reasons

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from seeknal.dag.manifest import Manifest
+from seeknal.dag.manifest import Manifest, NodeType
 from seeknal.dag.names import did_you_mean
 from seeknal.errors import NotFoundError
 from seeknal.store.objects import Tree
@@ -55,6 +55,8 @@ def select(manifest: Manifest, filters: Filters, has_output: Collection[str]) ->
     if filters.types:
         wanted = {_type(manifest, name) for name in filters.types}
         chosen = {node_id for node_id in chosen if manifest.nodes[node_id].kind in wanted}
+    if filters.types or filters.tags:
+        chosen |= _entities_of(manifest, chosen, has_output)
     excluded = _with_tags(manifest, filters.exclude_tags) if filters.exclude_tags else set()
     chosen -= excluded
     considered = set(chosen)
@@ -65,6 +67,17 @@ def select(manifest: Manifest, filters: Filters, has_output: Collection[str]) ->
     for node_id in every - considered:
         left_out[node_id] = "excluded by tag" if node_id in excluded else "not selected"
     return Selection(frozenset(chosen), frozenset(considered), left_out)
+
+
+def _entities_of(manifest: Manifest, chosen: set[str], has_output: Collection[str]) -> set[str]:
+    """The entities of chosen feature groups, as far as that builds no further group: they follow their groups."""
+    found = {
+        name
+        for node_id in chosen
+        for name in manifest.readers_of(node_id)
+        if manifest.nodes[name].node_type is NodeType.ENTITY
+    }
+    return {name for name in found if all(g in chosen or g in has_output for g in manifest.inputs_of(name))}
 
 
 def outputs_of(store: Store, tree: Tree, filters: Filters) -> set[str]:

@@ -26,7 +26,7 @@ from seeknal.store.store import Store
 from seeknal.version import __version__
 from seeknal.workflow.delivery import delivered_blobs, is_as_left
 from seeknal.workflow.results import NodeOutcome, RunResult, new_run_id
-from seeknal.workflow.views import is_whole
+from seeknal.workflow.views import FEATURE_STORE, is_entity, is_whole
 
 
 class Settled(msgspec.Struct, frozen=True):
@@ -82,6 +82,8 @@ def settled_run(project: Project, *, publish: bool) -> tuple[RunResult, Settled]
     if not all(store.is_whole(entry.artifact) for entry in tree.nodes.values()):
         return None
     if not is_whole(store.view_folder(snapshot.tree), tree):
+        return None
+    if any(map(is_entity, tree.nodes)) and not (project.target / FEATURE_STORE).exists():
         return None
     if publish and not (settled.published and _deliveries_stand(store, tree)):
         return None

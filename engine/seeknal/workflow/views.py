@@ -5,6 +5,7 @@ environment's ``cache`` and ``intermediate`` are one link each into it, so a pro
 whatever the number of nodes.
 
     target/manifest.json  run_state.json  cache/<kind>/<name>.parquet  intermediate/<kind>_<name>.parquet
+    target/intermediate/feature_group_<name>_meta.json  feature_store/<entity>/features.parquet  _entity_catalog.json
     target/environments/<env>/…  the same, with env_config.json  plan.json  refs.json  state.json
 """
 
@@ -22,9 +23,11 @@ from typing import Any
 from seeknal.dag.names import PRODUCTION
 from seeknal.dag.project import Project
 from seeknal.store.filesystem import link_atomically, temporary_name, write_atomically
-from seeknal.store.objects import EnvironmentRecord, Snapshot, Tree
+from seeknal.store.objects import EnvironmentRecord, Snapshot, Tree, TreeEntry
 from seeknal.store.store import Store
 from seeknal.version import __version__
+
+FEATURE_STORE = "feature_store"
 
 
 def timestamp(seconds: float) -> str:
@@ -55,6 +58,10 @@ def show_environment(
     if environment != PRODUCTION:
         links["state.json"] = folder / "run_state.json"
     warnings = []
+    if (view / FEATURE_STORE).is_dir():
+        links[FEATURE_STORE] = view / FEATURE_STORE
+    elif (folder / FEATURE_STORE).is_symlink():
+        (folder / FEATURE_STORE).unlink(missing_ok=True)
     for name, target in links.items():
         try:
             link_atomically(target, folder / name)
@@ -68,9 +75,13 @@ def show_environment(
 def is_whole(view: Path, tree: Tree) -> bool:
     """Say whether a view has all its links: people clean up in folders that they find."""
     parts = sum(len(entry.artifact.parts) for entry in tree.nodes.values())
+    groups = sum(is_feature_group(entry) for entry in tree.nodes.values())
+    entities = [node_id.partition(".")[2] for node_id in tree.nodes if is_entity(node_id)]
     try:
         kinds = [entry.path for entry in os.scandir(view / "cache") if entry.is_dir()]
-        return len(os.listdir(view / "intermediate")) == parts == sum(len(os.listdir(kind)) for kind in kinds)
+        shown = len(os.listdir(view / "intermediate"))
+        stores = all(len(os.listdir(view / FEATURE_STORE / name)) == 2 for name in entities)
+        return shown - groups == parts == sum(len(os.listdir(kind)) for kind in kinds) and stores
     except OSError:
         return False
 
@@ -103,7 +114,19 @@ def _link_tree(store: Store, building: Path, view: Path, tree: Tree) -> None:
             folder.mkdir(exist_ok=True)
             os.symlink(Path("../..") / path, folder / f"{name}{ending}")
             os.symlink(Path("..") / path, building / "intermediate" / f"{kind}_{name}{ending}")
-    (building / "run_state.json").write_text(json.dumps(run_state(tree), indent=2), encoding="utf-8")
+        if is_feature_group(entry):
+            _write(building / "intermediate" / f"{kind}_{name}_meta.json", entry.artifact.metadata)
+        if is_entity(node_id):
+            store_folder = building / FEATURE_STORE / name
+            store_folder.mkdir(parents=True)
+            path = blobs / store.blob_path(entry.artifact.parts[0]).relative_to(store.root / "blobs")
+            os.symlink(Path("../..") / path, store_folder / "features.parquet")
+            _write(store_folder / "_entity_catalog.json", entity_catalog(tree, node_id))
+    _write(building / "run_state.json", run_state(tree))
+
+
+def _write(path: Path, document: Any) -> None:
+    path.write_text(json.dumps(document, indent=2), encoding="utf-8")
 
 
 def run_state(tree: Tree) -> dict[str, Any]:
@@ -133,6 +156,49 @@ def run_state(tree: Tree) -> dict[str, Any]:
         "run_id": run_id,
         "config": {},
         "nodes": nodes,
+    }
+
+
+def is_feature_group(entry: TreeEntry) -> bool:
+    return "entity_name" in entry.artifact.metadata
+
+
+def is_entity(node_id: str) -> bool:
+    return node_id.startswith("entity.")
+
+
+def entity_catalog(tree: Tree, node_id: str) -> dict[str, Any]:
+    """The document ``_entity_catalog.json``: what an entity's table is made of, as far as the tree tells.
+
+    ``row_count`` of a feature group counts its rows, ``superseded_rows`` those of them that a later row of the same key
+    and time stands for.
+    """
+    entity = tree.nodes[node_id].artifact
+    keys: list[str] = entity.metadata["join_keys"]
+    groups: dict[str, Any] = {}
+    for name, superseded in entity.metadata["superseded_rows"].items():
+        entry = tree.nodes.get(f"feature_group.{name}")
+        if entry is None:
+            # It is gone from the project, and the entity was not made anew yet.
+            continue
+        group = entry.artifact
+        event_time = group.metadata.get("event_time_col")
+        own = {column.lower() for column in [*keys, *([event_time] if event_time else [])]}
+        groups[name] = {
+            "name": name,
+            "features": [column for column in group.schema() if column.lower() not in own],
+            "event_time_col": event_time,
+            "last_updated": timestamp(group.built_at),
+            "row_count": group.row_count,
+            "superseded_rows": superseded,
+            "schema": group.schema(),
+        }
+    return {
+        "entity_name": node_id.partition(".")[2],
+        "join_keys": keys,
+        "feature_groups": groups,
+        "consolidated_at": timestamp(entity.built_at),
+        "schema_version": "1.0",
     }
 
 
