@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from seeknal.cli.console import Console
-from seeknal.cli.options import list_option, open_project, project_option
+from seeknal.cli.options import list_option, open_project, parameter_options, project_option, take_parameters
 from seeknal.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -53,8 +53,16 @@ class _Comparison:
 @list_option("-t", "--type", "types", help="Only nodes of these kinds.")
 @click.option("--stat", is_flag=True, help="One line for each node, and a total.")
 @click.option("--exit-code", is_flag=True, help="Exit with 1 where there are changes.")
+@parameter_options
 @project_option
-def diff(node: str | None, types: tuple[str, ...], stat: bool, exit_code: bool, project_path: Path | None) -> int:
+def diff(
+    node: str | None,
+    types: tuple[str, ...],
+    stat: bool,
+    exit_code: bool,
+    project_path: Path | None,
+    **given: Any,
+) -> int:
     """Compare the project's files with production, node by node; with NODE (kind.name, name or kinds/name) that one.
 
     Only what a node says counts, not how its file is laid out. Queries that do not work are no obstacle.
@@ -62,7 +70,8 @@ def diff(node: str | None, types: tuple[str, ...], stat: bool, exit_code: bool, 
     from seeknal.workflow.session import Session
 
     console = Console()
-    with Session.open(open_project(project_path)) as session:
+    parameters = take_parameters(given)
+    with Session.open(open_project(project_path), parameters) as session:
         comparison = _compare(session)
         _warn(session, comparison)
     chosen = _choose(comparison, node, types)

@@ -9,7 +9,15 @@ from typing import Any
 import click
 
 from seeknal.cli.console import Console, print_document, table
-from seeknal.cli.options import json_option, open_project, output_option, parallel_options, project_option
+from seeknal.cli.options import (
+    json_option,
+    open_project,
+    output_option,
+    parallel_options,
+    parameter_options,
+    project_option,
+    take_parameters,
+)
 from seeknal.cli.promote_command import promote_environment, promotion_options
 from seeknal.errors import RefusedError, UsageError
 
@@ -22,25 +30,37 @@ def env() -> None:
 @env.command("plan")
 @click.argument("env_name", metavar="ENV")
 @click.option("--profile", type=click.Path(), help="Connections (not available yet).")
+@parameter_options
 @click.option("--summary", is_flag=True, help="Print the counts only.")
 @output_option
 @json_option
 @project_option
 def plan_(
-    env_name: str, profile: str | None, summary: bool, output: Path | None, as_json: bool, project_path: Path | None
+    env_name: str,
+    profile: str | None,
+    summary: bool,
+    output: Path | None,
+    as_json: bool,
+    project_path: Path | None,
+    **given: Any,
 ) -> int:
     """Plan the project's change for ENV; the same as `seeknal plan ENV`."""
     if profile is not None:
         raise UsageError("--profile is not available yet", hint="leave it out")
     from seeknal.cli.plan_command import plan_environment
 
+    parameters = take_parameters(given)
     project, console = open_project(project_path), Console(to_stderr=as_json)
-    return plan_environment(project, env_name, console, summary=summary, output=output, as_json=as_json)
+    return plan_environment(
+        project, env_name, console, summary=summary, output=output, as_json=as_json, parameters=parameters
+    )
 
 
 @env.command("apply")
 @click.argument("env_name", metavar="ENV")
 @parallel_options
+@parameter_options
+@click.option("--run-id", metavar="ID", help="The run's id. [default: a new one]")
 @click.option("--force", is_flag=True, help="Run although the plan is stale.")
 @click.option("--continue-on-error", is_flag=True, help="Go on after a failure, without what depends on it.")
 @click.option("-r", "--retry", type=click.IntRange(0, 100), default=0, help="Further attempts for a failed node.")
@@ -61,12 +81,17 @@ def apply(
     no_publish: bool,
     as_json: bool,
     project_path: Path | None,
+    run_id: str | None,
+    **given: Any,
 ) -> int:
     """Run in ENV as planned; the same as `seeknal run --env ENV`."""
     from seeknal.cli.run_command import apply_environment
     from seeknal.workflow.results import RunOptions
 
-    options = RunOptions(continue_on_error=continue_on_error, retry=retry, parallel=parallel, max_workers=max_workers)
+    parameters = take_parameters({**given, "run_id": run_id})
+    options = RunOptions(
+        continue_on_error=continue_on_error, retry=retry, parallel=parallel, max_workers=max_workers, run_id=run_id
+    )
     return apply_environment(
         open_project(project_path),
         env_name,
@@ -76,6 +101,7 @@ def apply(
         look_only=dry_run or show_plan,
         publish=not no_publish,
         as_json=as_json,
+        parameters=parameters,
     )
 
 

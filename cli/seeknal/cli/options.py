@@ -54,8 +54,39 @@ def parallel_options(function: F) -> F:
     return click.option("--parallel", is_flag=True, help="Execute independent nodes in worker processes.")(function)
 
 
+def parameter_options(function: F) -> F:
+    """``--date``, ``--params``, ``--start-date``, ``--end-date``: what templates are filled in with."""
+    for name, metavar, help_text in reversed(_PARAMETER_OPTIONS):
+        function = click.option(name, metavar=metavar, help=help_text)(function)
+    return function
+
+
+_PARAMETER_OPTIONS = (
+    ("--date", "YYYY-MM-DD", "The day that {{ today }} and its like count from. [default: today]"),
+    ("--params", "JSON", 'Values for templates, as an object: \'{"region": "EU"}\'.'),
+    ("--start-date", "DATE", "The value of {{ start_date }}."),
+    ("--end-date", "DATE", "The value of {{ end_date }}."),
+)
+
+
+def take_parameters(given: dict[str, Any]) -> Any:
+    """Take the values of ``parameter_options``, and ``run_id``, out of a command's options, checked.
+
+    Raises SeeknalError.
+    """
+    from seeknal.dag.parameters import given_parameters
+
+    names = ("date", "params", "start_date", "end_date")
+    return given_parameters(**{name: given.pop(name) for name in names}, run_id=given.get("run_id"))
+
+
 def open_project(project_path: Path | None) -> Any:
-    """Open the project in a folder, else in the current one or the nearest above it."""
+    """Open the project in a folder, else in the current one or the nearest above it; its ``.env`` is read first."""
+    from seeknal.cli.environment_file import load_environment_file
+
+    load_environment_file(Path.cwd())
+    if project_path is not None:
+        load_environment_file(project_path)
     from seeknal.dag.project import Project, find_root
 
     return Project.open(project_path if project_path is not None else find_root(Path.cwd()))

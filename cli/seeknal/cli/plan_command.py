@@ -8,7 +8,15 @@ from typing import Any
 import click
 
 from seeknal.cli.console import Console, print_document
-from seeknal.cli.options import json_option, list_option, open_project, output_option, project_option
+from seeknal.cli.options import (
+    json_option,
+    list_option,
+    open_project,
+    output_option,
+    parameter_options,
+    project_option,
+    take_parameters,
+)
 from seeknal.errors import UsageError
 
 
@@ -17,6 +25,7 @@ from seeknal.errors import UsageError
 @list_option("--tags", help="Only nodes with these tags and what is upstream of them.")
 @list_option("--exclude-tags", help="No nodes with these tags.")
 @click.option("--profile", type=click.Path(), help="Connections (not available yet).")
+@parameter_options
 @click.option("--summary", is_flag=True, help="Print the counts only.")
 @output_option
 @click.option("--detailed-exitcode", is_flag=True, help="Exit with 3 where there are changes.")
@@ -32,6 +41,7 @@ def plan(
     detailed_exitcode: bool,
     as_json: bool,
     project_path: Path | None,
+    **given: Any,
 ) -> int:
     """Check the whole project and show what would change.
 
@@ -41,22 +51,35 @@ def plan(
     if profile is not None:
         raise UsageError("--profile is not available yet", hint="leave it out")
     console = Console(to_stderr=as_json)
+    parameters = take_parameters(given)
     project = open_project(project_path)
     if env_name is None:
-        return _plan_production(project, console, tags, exclude_tags, summary, output, detailed_exitcode, as_json)
+        return _plan_production(
+            project, console, tags, exclude_tags, summary, output, detailed_exitcode, as_json, parameters
+        )
     if tags or exclude_tags:
         raise UsageError("--tags and --exclude-tags do not go with an environment", hint="give them to `seeknal run`")
     return plan_environment(
-        project, env_name, console, summary=summary, output=output, detailed_exitcode=detailed_exitcode, as_json=as_json
+        project,
+        env_name,
+        console,
+        summary=summary,
+        output=output,
+        detailed_exitcode=detailed_exitcode,
+        as_json=as_json,
+        parameters=parameters,
     )
 
 
 @click.command()
+@parameter_options
 @json_option
 @project_option
-def parse(as_json: bool, project_path: Path | None) -> int:
+def parse(as_json: bool, project_path: Path | None, **given: Any) -> int:
     """Check the whole project and write its manifest; the same as `seeknal plan`."""
-    return _plan_production(open_project(project_path), Console(to_stderr=as_json), (), (), False, None, False, as_json)
+    parameters = take_parameters(given)
+    project, console = open_project(project_path), Console(to_stderr=as_json)
+    return _plan_production(project, console, (), (), False, None, False, as_json, parameters)
 
 
 def _plan_production(
@@ -68,6 +91,7 @@ def _plan_production(
     output: Path | None,
     detailed_exitcode: bool,
     as_json: bool,
+    parameters: Any,
 ) -> int:
     from seeknal.cli.plan_report import change_lines, summary_lines
     from seeknal.cli.run_report import forecast_lines
@@ -76,7 +100,7 @@ def _plan_production(
     from seeknal.workflow.selection import Filters
     from seeknal.workflow.session import Session
 
-    with Session.open(project) as session:
+    with Session.open(project, parameters) as session:
         for warning in session.compiled.parsed.warnings:
             console.problem("warning", warning)
         manifest = session.manifest
@@ -112,12 +136,13 @@ def plan_environment(
     output: Path | None = None,
     detailed_exitcode: bool = False,
     as_json: bool = False,
+    parameters: Any = None,
 ) -> int:
     """Plan a change for an environment: `seeknal plan ENV` and `seeknal env plan ENV`."""
     from seeknal.cli.plan_report import change_lines, problem_lines, summary_lines
     from seeknal.workflow.environment import EnvironmentManager
 
-    saved = EnvironmentManager(project.target).plan(env_name)
+    saved = EnvironmentManager(project.target).plan(env_name, given=parameters)
     change = saved.change
     assert change is not None
     console.heading(f"Environment Plan: {saved.env_name}")

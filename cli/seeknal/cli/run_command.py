@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import click
 
 from seeknal.cli.console import RULE, Console, print_document
-from seeknal.cli.options import json_option, list_option, open_project, parallel_options, project_option
+from seeknal.cli.options import (
+    json_option,
+    list_option,
+    open_project,
+    parallel_options,
+    parameter_options,
+    project_option,
+    take_parameters,
+)
 from seeknal.errors import UsageError
 
 
@@ -28,7 +35,7 @@ from seeknal.errors import UsageError
 @click.option("--no-publish", is_flag=True, help="Do not write or send exposures to their places.")
 @click.option("--env", "env_name", metavar="NAME", help="Run in this environment, as planned.")
 @click.option("--force", is_flag=True, help="With --env: run although the plan is stale.")
-@click.option("--date", "date_", metavar="YYYY-MM-DD", help="The date parameter.")
+@parameter_options
 @click.option("--run-id", metavar="ID", help="The run's id. [default: a new one]")
 @click.option("--start", help="Interval execution (not available yet).")
 @click.option("--end", help="Interval execution (not available yet).")
@@ -56,6 +63,7 @@ def run(
     if force and env_name is None:
         raise UsageError("--force goes with --env", hint="to execute everything again, use --full")
     console = Console(to_stderr=as_json)
+    parameters = take_parameters(given)
     project = open_project(project_path)
     options = _options(given)
     if env_name is not None:
@@ -68,8 +76,9 @@ def run(
             look_only=dry_run or show_plan,
             publish=not no_publish,
             as_json=as_json,
+            parameters=parameters,
         )
-    return _run_production(project, options, console, dry_run or show_plan, not no_publish, as_json)
+    return _run_production(project, options, console, dry_run or show_plan, not no_publish, as_json, parameters)
 
 
 def _options(given: dict[str, Any]) -> Any:
@@ -88,9 +97,6 @@ def _options(given: dict[str, Any]) -> Any:
 
 
 def _refuse_what_is_to_come(given: dict[str, Any]) -> None:
-    _check_date(given["date_"])
-    if given["date_"] is not None:
-        Console(to_stderr=True).mark("warning", "--date has no effect: parameters are not available yet")
     if given["backfill"] and not (given["start"] and given["end"]):
         raise UsageError("--backfill needs --start and --end")
     for option, value in (
@@ -105,18 +111,9 @@ def _refuse_what_is_to_come(given: dict[str, Any]) -> None:
             raise UsageError(f"{option} is not available yet", hint="leave it out")
 
 
-def _check_date(text: str | None) -> None:
-    if text is None:
-        return
-    try:
-        day = date.fromisoformat(text)
-    except ValueError:
-        raise UsageError(f"--date '{text}' is not a date", hint="write YYYY-MM-DD") from None
-    if not 2000 <= day.year <= 2100 or day > date.today() + timedelta(days=365):
-        raise UsageError(f"--date {text} is out of range", hint="from 2000 to at most a year ahead")
-
-
-def _run_production(project: Any, options: Any, console: Console, look_only: bool, publish: bool, as_json: bool) -> int:
+def _run_production(
+    project: Any, options: Any, console: Console, look_only: bool, publish: bool, as_json: bool, parameters: Any
+) -> int:
     from seeknal.cli.run_report import RunReport, forecast_lines
     from seeknal.dag.names import PRODUCTION
     from seeknal.workflow.settled import settled_run
@@ -129,7 +126,7 @@ def _run_production(project: Any, options: Any, console: Console, look_only: boo
         console.line(f"  Max workers: {options.max_workers}")
     console.mark("info", "Building DAG from seeknal/ directory...")
     plain = not (look_only or options.full or options.filters or options.run_id)
-    settled = settled_run(project, publish=publish) if plain else None
+    settled = settled_run(project, publish=publish, given=parameters) if plain else None
     if settled is not None:
         result, record = settled
         for text in record.warnings:
@@ -142,7 +139,7 @@ def _run_production(project: Any, options: Any, console: Console, look_only: boo
     from seeknal.cli.stopping import stop_on_signals
     from seeknal.workflow.session import Session
 
-    with Session.open(project) as session:
+    with Session.open(project, parameters) as session:
         for warning in session.compiled.parsed.warnings:
             console.problem("warning", warning)
         manifest = session.manifest
@@ -194,6 +191,7 @@ def apply_environment(
     look_only: bool,
     publish: bool,
     as_json: bool,
+    parameters: Any = None,
 ) -> int:
     """Run in an environment as planned: `seeknal run --env` and `seeknal env apply`."""
     from seeknal.cli.run_report import RunReport, forecast_lines
@@ -202,7 +200,7 @@ def apply_environment(
     from seeknal.workflow.views import timestamp
 
     manager = EnvironmentManager(project.target)
-    with manager.applying(env_name, force=force, look_only=look_only) as applying:
+    with manager.applying(env_name, force=force, look_only=look_only, given=parameters) as applying:
         console.heading(f"Applying Environment: {applying.name}" + (" (parallel mode)" if options.parallel else ""))
         console.mark("info", f"Loading plan from: target/environments/{applying.name}/plan.json")
         console.mark("info", f"Plan created: {timestamp(applying.plan.created_at).replace('T', ' ')}")

@@ -15,7 +15,7 @@ from seeknal.dag.tokens import Token, tokens
 # Words that DuckDB does not reserve, and yet never takes for a column, a table or an alias without AS.
 _JOINS = "anti asof cross full inner join left natural outer positional right semi"
 _COMPARISONS = "glob ilike is isnull like notnull similar"
-_KEYWORDS = RESERVED_SQL_WORDS.union(_JOINS.split(), _COMPARISONS.split(), ("by", "tablesample"))
+SQL_WORDS = RESERVED_SQL_WORDS.union(_JOINS.split(), _COMPARISONS.split(), ("by", "tablesample"))
 
 
 def canonical_sql(sql: str) -> str:
@@ -42,7 +42,7 @@ def _is_keyword(token: Token, before: Token | None, after: Token | None) -> bool
     template may be half of a name. Elsewhere DuckDB's grammar admits none of these words as a name, save that of
     a type (``like 'x'``), which no query can see.
     """
-    if token.kind != "word" or not token.text.isascii() or token.text.lower() not in _KEYWORDS:
+    if token.kind != "word" or not token.text.isascii() or token.text.lower() not in SQL_WORDS:
         return False
     if before and (before.text.endswith((".", "$", "::")) or before.text.lower() == "as" or not token.before):
         return False

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from seeknal.dag.manifest import Node, NodeType
+from seeknal.dag.rendering import RenderedNode
 from seeknal.dag.sql import Sql
 from seeknal.dag.type_message import in_words
 from seeknal.dag.yaml_file import Document, KeyPath
@@ -25,6 +28,9 @@ class Draft:
     ``path`` leads to it in its document. ``spec`` is the kind's Struct, None where a field is wrong. ``inputs`` are
     the declared ones first, then those that other fields name, then those that only the SQL names. ``references`` are
     the second, lower case, with the paths to the fields.
+
+    ``fields`` are as they are written, ``values`` with their templates filled in; ``spec`` and ``sql`` are made of
+    these.
     """
 
     file: str
@@ -38,6 +44,35 @@ class Draft:
     references: dict[str, tuple[str | int, ...]] = field(default_factory=dict)
     sql: Sql | None = None
     query: Query | None = None
+    rendered: RenderedNode | None = None
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The fields with their templates filled in."""
+        return self.rendered.values if self.rendered is not None else self.fields
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The node's own params as its code sees them: rendered, and what the run gives under their names first."""
+        if self.rendered is not None:
+            return self.rendered.params
+        params = self.fields.get("params")
+        return dict(params) if isinstance(params, dict) else {}
+
+    @property
+    def uses(self) -> tuple[str, ...]:
+        """The parameters and environment variables (``env:NAME``) that the node's templates used."""
+        return self.rendered.uses if self.rendered is not None else ()
+
+    @property
+    def volatile(self) -> tuple[str, ...]:
+        """The parameters among them that have another value in every run."""
+        return self.rendered.volatile if self.rendered is not None else ()
+
+    @property
+    def is_code(self) -> bool:
+        """Whether the node is a function in a Python file."""
+        return self.file.endswith(".py")
 
     @property
     def id(self) -> str:
@@ -53,7 +88,14 @@ class Draft:
         return self.document.place((*self.path, *path), self.file)
 
     def place_in_text(self, path: tuple[str | int, ...], offset: int | None) -> Place:
-        """Where a character of a text field stands in the file; the field where ``offset`` is None."""
+        """Where a character of a text field, as rendered, stands in the file; the field where ``offset`` is None."""
+        text = self.rendered.texts.get(path) if self.rendered is not None else None
+        if text is not None and offset is not None:
+            offset = text.source_offset(offset)
+        return self.place_in_written(path, offset)
+
+    def place_in_written(self, path: tuple[str | int, ...], offset: int | None) -> Place:
+        """Where a character of a text field, as it is written, stands in the file; the field where it is None."""
         value: Any = self.fields
         for key in path:
             if isinstance(value, dict):
@@ -77,6 +119,12 @@ class Draft:
         said, inner = in_words(message)
         shown = ".".join(map(str, (*path, *inner))) or "the node"
         return Problem(f"'{shown}': {said}", self.place(*path, *inner))
+
+
+def spec_fields(draft: Draft) -> dict[str, Any]:
+    """The fields that the kind's Struct reads, with their templates filled in."""
+    own = {entry.encode_name for entry in msgspec.structs.fields(draft.implementation.spec)}
+    return {name: value for name, value in draft.values.items() if name in own and value is not None}
 
 
 def node_of(draft: Draft) -> Node:

@@ -112,7 +112,7 @@ class Inference:
         """Find deliveries that would overwrite each other, or what a source reads."""
         drafts = self._parsed.drafts
         read = {
-            node_id: os.path.normpath(str(draft.fields.get("table", "")))
+            node_id: os.path.normpath(str(draft.values.get("table", "")))
             for node_id, draft in drafts.items()
             if draft.implementation.reads_outside
         }
@@ -153,6 +153,10 @@ class Inference:
             raise ProjectError(wrong)
         return analysis
 
+    def at_run(self, node_id: str) -> Draft:
+        """The node as it is executed; see :meth:`ParsedProject.at_run`. Raises ProjectError."""
+        return self._parsed.at_run(node_id, self._binder.connection)
+
     def _verified(self, node_id: str, schemas: Mapping[str, Schema | None], analysis: NodeAnalysis) -> list[Problem]:
         """What the node's kind finds wrong with it for these columns; warnings go to the project's."""
         draft = self._parsed.drafts[node_id]
@@ -172,9 +176,10 @@ class Inference:
         if draft.sql is None:
             return self._bind_by_kind(draft, schemas)
         canonical = canonical_sql(draft.sql.text)
+        volatile = (*draft.sql.volatile, *draft.volatile)
         used = {*draft.sql.references, *(draft.inputs[index] for _, index in draft.sql.positions)}
         if any(schemas.get(name) is None for name in used):
-            return NodeAnalysis(None, dict.fromkeys(draft.inputs), canonical, draft.sql.volatile)
+            return NodeAnalysis(None, dict.fromkeys(draft.inputs), canonical, volatile)
         for name in used:
             schema = schemas[name]
             assert schema is not None
@@ -184,7 +189,7 @@ class Inference:
         except BindError as error:
             place = draft.place_in_query(error.problem.offset)
             raise ProjectError([Problem(f"{node_id}: {error.problem.message}", place, error.problem.hint)]) from error
-        return NodeAnalysis(bound.schema, bound.reads, canonical, draft.sql.volatile)
+        return NodeAnalysis(bound.schema, bound.reads, canonical, volatile)
 
     def _bind_by_kind(self, draft: Draft, schemas: Mapping[str, Schema | None]) -> NodeAnalysis:
         inputs: list[dict[str, str] | None] = []
@@ -198,7 +203,8 @@ class Inference:
         except (OSError, ValueError) as error:
             # A path that the system does not take: too long, or with a null byte.
             raise ProjectError([_of_node(draft, Problem(f"cannot be read: {error}"))]) from error
-        return NodeAnalysis(schema, draft.implementation.reads(draft.spec, draft.inputs, inputs))
+        reads = draft.implementation.reads(draft.spec, draft.inputs, inputs)
+        return NodeAnalysis(schema, reads, volatile=draft.volatile)
 
 
 def _of_node(draft: Draft, problem: Problem) -> Problem:

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -15,10 +15,20 @@ from seeknal.dag.draft import Draft, node_of
 from seeknal.dag.manifest import Manifest
 from seeknal.dag.names import did_you_mean, shown
 from seeknal.dag.sql import Sql, take_apart
-from seeknal.errors import Place, Problem
+from seeknal.errors import Place, Problem, ProjectError
 from seeknal.nodes.kind import Query
 
 INPUT_FIELDS = ("inputs", "depends_on")
+
+
+def link_again(draft: Draft, drafts: Mapping[str, Draft], connection: Any) -> None:
+    """Take the SQL of a draft apart that was linked before, with other text. Raises ProjectError."""
+    linker = Linker(drafts)
+    query = draft.implementation.query(draft.spec, draft.inputs)
+    if query is not None and linker.take_apart(draft, query, connection):
+        linker.check_positions(draft)
+    if linker.problems:
+        raise ProjectError(linker.problems)
 
 
 class Linker:
@@ -28,7 +38,7 @@ class Linker:
     worth a problem of its own. Where whole files could not be read, no dangling reference is.
     """
 
-    def __init__(self, drafts: dict[str, Draft], lost: Collection[str] = (), *, files_lost: bool = False) -> None:
+    def __init__(self, drafts: Mapping[str, Draft], lost: Collection[str] = (), *, files_lost: bool = False) -> None:
         self.problems: list[Problem] = []
         self._drafts = drafts
         self._lost = lost
@@ -124,12 +134,12 @@ class Linker:
         try:
             connection.execute("SET errors_as_json = true")
             for draft, query in queries:
-                if self._take_apart(draft, query, connection):
+                if self.take_apart(draft, query, connection):
                     self._add_inputs(draft)
         finally:
             connection.close()
 
-    def _take_apart(self, draft: Draft, query: Query, connection: Any) -> bool:
+    def take_apart(self, draft: Draft, query: Query, connection: Any) -> bool:
         """Take a draft's SQL apart; say whether it is all right."""
         own = query.text[query.start : query.start + query.length]
         if query.path and query.text != own:
@@ -162,10 +172,12 @@ class Linker:
                 self._report(f"{draft.id} reads itself", place)
             elif node_id not in draft.inputs:
                 draft.inputs.append(node_id)
-        self._check_positions(draft, draft.sql)
+        self.check_positions(draft)
 
-    def _check_positions(self, draft: Draft, sql: Sql) -> None:
+    def check_positions(self, draft: Draft) -> None:
         """See that every positional name has its input; one that may be no table at all is let go where it has none."""
+        sql = draft.sql
+        assert sql is not None
         count = len(draft.inputs)
         kept = []
         for name, index in sql.positions:

@@ -11,12 +11,14 @@ from typing import Any
 
 import msgspec
 
-from seeknal.dag.draft import IDENTITY_FIELDS, METADATA_FIELDS, Draft
+from seeknal.dag.draft import IDENTITY_FIELDS, METADATA_FIELDS, Draft, spec_fields
 from seeknal.dag.entities import entity_drafts
-from seeknal.dag.linking import INPUT_FIELDS, Linker
+from seeknal.dag.linking import INPUT_FIELDS, Linker, link_again
 from seeknal.dag.manifest import Manifest
 from seeknal.dag.names import check_node_name, did_you_mean, nearest, shown
+from seeknal.dag.parameters import RunParameters
 from seeknal.dag.project import Project, node_files
+from seeknal.dag.rendering import Renderer, TemplateProblem
 from seeknal.dag.schedule import check_schedule
 from seeknal.dag.yaml_file import Document, KeyPath, load_documents
 from seeknal.errors import Place, Problem, ProjectError
@@ -52,25 +54,47 @@ class ParsedProject:
     manifest: Manifest
     drafts: dict[str, Draft]
     warnings: list[Problem]
+    renderer: Renderer
+
+    @property
+    def parameters(self) -> RunParameters:
+        """What the run is given, and what templates asked of that."""
+        return self.renderer.parameters
+
+    def at_run(self, node_id: str, connection: Any) -> Draft:
+        """The node as it is executed: with the real values of the volatile names that it uses.
+
+        ``connection`` is a DuckDB connection, used for its parser only. Raises ProjectError.
+        """
+        draft = self.drafts[node_id]
+        if not draft.volatile:
+            return draft
+        rendered = self.renderer.render(draft.fields, real=True, code=draft.is_code)
+        real = replace(draft, rendered=rendered)
+        if rendered.problems:
+            raise ProjectError([_template_problem(real, problem) for problem in rendered.problems])
+        real.spec = msgspec.convert(spec_fields(real), draft.implementation.spec)
+        link_again(real, self.drafts, connection)
+        return real
 
 
-def parse_project(project: Project) -> ParsedProject:
-    """Parse all of a project's node files.
+def parse_project(project: Project, parameters: RunParameters | None = None) -> ParsedProject:
+    """Parse all of a project's node files, for a run with these parameters.
 
     Raises ProjectError with every problem found.
     """
-    parser = _Parser(project)
+    parser = _Parser(project, parameters)
     for file in node_files(project):
         parser.read(file)
     return parser.parsed()
 
 
-def parse_manifest(project: Project, manifest: Manifest) -> ParsedProject:
+def parse_manifest(project: Project, manifest: Manifest, parameters: RunParameters | None = None) -> ParsedProject:
     """Take a manifest for the project instead of its files. Problems then name files without lines.
 
     Raises ProjectError.
     """
-    parser = _Parser(project)
+    parser = _Parser(project, parameters)
     for node in manifest.nodes.values():
         if node.kind in KINDS and not KINDS[node.kind].declarable:
             # Made anew, from the nodes that it was made of.
@@ -90,10 +114,11 @@ def parse_manifest(project: Project, manifest: Manifest) -> ParsedProject:
 class _Parser:
     """Collects drafts, and everything that is wrong with them."""
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, parameters: RunParameters | None) -> None:
         self._project = project
-        self._problems: list[Problem] = []
-        self._warnings: list[Problem] = list(project.warnings)
+        self._renderer = Renderer(project, parameters or RunParameters())
+        self._problems: list[Problem] = list(self._renderer.shared.problems)
+        self._warnings: list[Problem] = [*project.warnings, *self._renderer.shared.warnings]
         self._drafts: dict[str, Draft] = {}
         self._by_lower_id: dict[str, Draft] = {}
         self._lost: set[str] = set()
@@ -134,6 +159,7 @@ class _Parser:
             self._report(message, draft.place("name"), "rename one")
             return
         draft.inputs = self._declared_inputs(draft)
+        self._render(draft)
         self._check_fields(draft, kind)
         self._drafts[draft.id] = draft
 
@@ -152,7 +178,25 @@ class _Parser:
         problems = self._problems + linker.problems
         if problems:
             raise ProjectError(sorted(problems, key=_place_order))
-        return ParsedProject(self._project, manifest, self._drafts, self._warnings)
+        self._see_unused_parameters()
+        return ParsedProject(self._project, manifest, self._drafts, self._warnings, self._renderer)
+
+    def _render(self, draft: Draft) -> None:
+        draft.rendered = self._renderer.render(draft.fields, code=draft.is_code)
+        for found in draft.rendered.problems:
+            problem = _template_problem(draft, found)
+            # A value in a shared file is wrong once, however many nodes use it.
+            if problem not in self._problems:
+                self._problems.append(problem)
+
+    def _see_unused_parameters(self) -> None:
+        parameters = self._renderer.parameters
+        used = {name for draft in self._drafts.values() for name in draft.uses if not name.startswith("env:")}
+        for name in parameters.given.params:
+            if name not in parameters.asked:
+                close = nearest(name, used)
+                hint = f"did you mean {' or '.join(map(repr, close))}?" if close else ""
+                self._warnings.append(Problem(f"no node uses the parameter '{name}'", None, hint))
 
     def _add_entities(self) -> None:
         entities, warnings = entity_drafts(self._drafts.values())
@@ -217,7 +261,8 @@ class _Parser:
     def _check_fields(self, draft: Draft, kind: Kind) -> None:
         own = _fields_of(kind.spec)
         known = {*own, *COMMON_FIELDS, *METADATA_FIELDS, *IDENTITY_FIELDS}
-        before = len(self._problems)
+        # A template that is wrong leaves nothing to check the values for.
+        before = len(self._problems) - bool(draft.rendered and draft.rendered.problems)
         for name in draft.fields:
             if name not in known:
                 self._unknown_field(draft, name, known)
@@ -225,8 +270,8 @@ class _Parser:
                 self._warnings.append(Problem(f"'{name}' has no effect yet", draft.place(name)))
         values: dict[str, Any] = {}
         for name, entry in own.items():
-            if draft.fields.get(name) is not None:
-                values[name] = draft.fields[name]
+            if draft.values.get(name) is not None:
+                values[name] = draft.values[name]
                 self._check_type(draft, name, entry.type)
             elif entry.required:
                 self._report(f"'{name}' is missing", draft.place(name), f"a {kind.name} needs it")
@@ -253,7 +298,7 @@ class _Parser:
 
     def _check_type(self, draft: Draft, name: str, type_: Any) -> None:
         try:
-            msgspec.convert(draft.fields[name], type_)
+            msgspec.convert(draft.values[name], type_)
         except msgspec.ValidationError as error:
             problem = draft.type_problem((name,), str(error))
             if name in INPUT_FIELDS:
@@ -284,6 +329,13 @@ class _Parser:
 def _fields_of(struct: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo]:
     """The fields of a Struct by their names in YAML. Looking them up costs more than checking a value."""
     return {entry.encode_name: entry for entry in msgspec.structs.fields(struct)}
+
+
+def _template_problem(draft: Draft, problem: TemplateProblem) -> Problem:
+    """A problem of a template, at its place in the node's file or in a shared one."""
+    if problem.shared is not None:
+        return Problem(problem.message, problem.shared.place(problem.offset), problem.hint)
+    return Problem(problem.message, draft.place_in_written(problem.path, problem.offset), problem.hint)
 
 
 def _shown(value: Any) -> str:

@@ -131,6 +131,13 @@ def find_root(start: Path) -> Path:
     return start
 
 
+def shared_files(project: Project) -> list[Path]:
+    """The files of the project's shared configuration that are there; see :mod:`seeknal.dag.shared_configuration`."""
+    folder = project.nodes_folder / "common"
+    names = [f"{stem}.{ending}" for stem in ("sources", "rules", "transformations") for ending in ("yml", "yaml")]
+    return [folder / name for name in names if (folder / name).is_file()]
+
+
 def node_files(project: Project) -> Iterator[Path]:
     """The YAML files of a project's nodes, in the order of their paths.
 

@@ -1,5 +1,7 @@
 """A node's SQL, taken apart by DuckDB's own parser: statements, references to nodes, what it may not do.
 
+Its templates have been filled in before (:mod:`seeknal.dag.rendering`), save ``{{ ref('orders') }}``.
+
 A node's SQL reads its declared inputs and nothing else, so that what it gives depends on nothing that the
 fingerprint does not see. Allowed are ``SELECT`` (with ``WITH``, ``FROM`` first, ``VALUES``, ``PIVOT``, …) and, before
 it, ``CREATE TEMP …``. Refused are all other statements, every function that reads files, settings or other SQL, and
@@ -27,7 +29,6 @@ _TEMPORARY_THINGS = frozenset({"table", "view", "macro", "function", "type", "se
 
 _QUERY_WORDS = frozenset({"select", "from", "values", "table", "with"})
 
-_TEMPLATE = re.compile(r"\{\{.*?\}\}", re.DOTALL)
 _REF_TEMPLATE = re.compile(r"""\{\{ ref\s*\(\s*(?P<quote>['"])(?P<target>[^'"]*)(?P=quote)\s*\) \}\}""")
 _FILE = re.compile(r"[/\\*]|^\w+:|\.(csv|parquet|json|jsonl|ndjson|txt|tsv|xlsx|db|duckdb|gz|zst)$", re.IGNORECASE)
 
@@ -132,7 +133,6 @@ class _Parts:
 
     def sql(self) -> Sql:
         statements = _statements(self._pieces)
-        self._refuse_templates()
         if not self._problems:
             if statements:
                 self._read(statements)
@@ -187,14 +187,6 @@ class _Parts:
             problem = SqlProblem(f"ref('{target}'): no such node", offset, self._did_you_mean(target), target)
         self._problems.append(problem)
         return None
-
-    def _refuse_templates(self) -> None:
-        """Refuse templates: one that nothing fills in would be taken for text, or for a syntax error."""
-        for piece in self._pieces:
-            template = _TEMPLATE.search(self._text, piece.start, piece.end)
-            if template and (piece.kind in ("string", "template")) and not _REF_TEMPLATE.fullmatch(piece.text):
-                message = "templates ({{ … }}) are not available yet"
-                self._problems.append(SqlProblem(message, template.start(), "write the value"))
 
     # statements
 

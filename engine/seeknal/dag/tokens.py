@@ -15,6 +15,10 @@ _BLANKS = b" \t\n\r\f\v"
 _BLOCK_COMMENT = b"*"
 _COMMENT_MARK = re.compile(rb"/\*|\*/")
 
+# A template: no brace closes in it that it did not open, save in quotes. So DuckDB's ``MAP {{'a': 1}: 2}`` is none.
+TEMPLATE_PATTERN = r"""\{\{(?:\s*env:[^{}]*+|(?:[^{}'"]|'[^']*'|"[^"]*"|\{[^{}]*\})*+)\}\}"""
+_TEMPLATE = re.compile(TEMPLATE_PATTERN.encode())
+
 
 @dataclass(frozen=True, slots=True)
 class Token:
@@ -70,13 +74,13 @@ def tokens(sql: str) -> list[Token]:
         gap += source[start : begins[0]]
         start = len(source)
         for begin, end, (_, cut) in zip(begins, ends, cuts, strict=True):
-            close = source.find(b"}}", begin + 2) if source.startswith(b"{{", begin) else -1
-            if close >= 0:
-                inside = source[begin + 2 : close].decode().strip()
-                template = Token(f"{{{{ {inside} }}}}", "template", " ", characters(begin), characters(close + 2))
+            whole = _TEMPLATE.match(source, begin)
+            if whole:
+                inside = whole[0][2:-2].decode().strip()
+                template = Token(f"{{{{ {inside} }}}}", "template", " ", characters(begin), characters(whole.end()))
                 _append(found, template, gap)
                 # The tokenizer has read the template as SQL; what follows has to be cut again.
-                gap, start = b"", close + 2
+                gap, start = b"", whole.end()
                 break
             text = source[begin:end].rstrip(_BLANKS)
             if cut == duckdb.token_type.comment and _is_closed(text):

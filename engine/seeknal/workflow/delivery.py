@@ -20,13 +20,14 @@ import shutil
 import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from seeknal.dag.manifest import Manifest, NodeType
+from seeknal.dag.manifest import Manifest, Node, NodeType
 from seeknal.dag.names import PRODUCTION
+from seeknal.dag.parameters import RunParameters
 from seeknal.dag.project import Project
+from seeknal.dag.rendering import Renderer
 from seeknal.errors import DeliveryError
 from seeknal.nodes.exposure_type import ExposureSpec
 from seeknal.nodes.file_exposure import output_path
@@ -50,8 +51,11 @@ def deliver(
     only: Collection[str] | None = None,
     listener: Listener = silent,
     stop: StopRequest | None = None,
+    parameters: RunParameters | None = None,
 ) -> list[DeliveryError]:
     """Deliver an environment's exposures (``only`` these nodes); gives an error for each that could not be.
+
+    ``parameters`` are what templates in their paths and URLs are filled in with.
 
     An error's message begins with the node's id. Raises FormatTooNewError where a newer version delivered before.
     """
@@ -59,11 +63,16 @@ def deliver(
     done = {node_id: files for node_id, files in remembered.items() if node_id in manifest.nodes}
     errors: list[DeliveryError] = []
     taken: dict[str, str] = {}
+    renderer = Renderer(project, parameters or RunParameters())
     for node_id, node in manifest.nodes.items():
         entry = tree.nodes.get(node_id)
         if node.node_type is not NodeType.EXPOSURE or entry is None or entry.stale:
             continue
-        spec = _spec(node.config)
+        try:
+            spec = _spec(renderer, node)
+        except DeliveryError as error:
+            errors.append(error)
+            continue
         request = None if spec.type == "file" else request_settings(spec)
         sends = request is not None and environment == PRODUCTION
         place = delivery_path(project, environment, output_path(spec) or f"{spec.type}/{node.name}.json")
@@ -115,7 +124,12 @@ def delivery_path(project: Project, environment: str, path: str) -> Path:
     return project.environment_folder(environment) / "output" / inner
 
 
-def _spec(config: Mapping[str, Any]) -> ExposureSpec:
+def _spec(renderer: Renderer, node: Node) -> ExposureSpec:
+    """The fields of an exposure, their templates filled in. Raises DeliveryError."""
+    rendered = renderer.render({"kind": node.kind, "name": node.name, **node.config}, real=True)
+    for problem in rendered.problems:
+        raise DeliveryError(f"{node.id}: {problem.message}", hint=problem.hint)
+    config = rendered.values
     own = {field: config[field] for field in ExposureSpec.__struct_fields__ if config.get(field) is not None}
     return msgspec.convert(own, ExposureSpec)
 

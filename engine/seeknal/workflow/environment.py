@@ -21,6 +21,7 @@ import msgspec
 
 from seeknal.dag.manifest import Manifest
 from seeknal.dag.names import PRODUCTION, did_you_mean, environment_name
+from seeknal.dag.parameters import GivenParameters
 from seeknal.dag.parse import parse_manifest
 from seeknal.dag.project import Project
 from seeknal.errors import (
@@ -41,7 +42,7 @@ from seeknal.workflow.environment_plan import EnvironmentPlan, saved_plan
 from seeknal.workflow.events import Listener, silent
 from seeknal.workflow.promotion import Promotion, execute_promotion, plan_promotion
 from seeknal.workflow.results import RunOptions
-from seeknal.workflow.session import Session, environment_lock, read_head
+from seeknal.workflow.session import Session, environment_lock, read_head, run_parameters
 from seeknal.workflow.views import hide_environment, show_record, show_references, timestamp, write_json
 
 __all__ = ["ApplyResult", "Environment", "EnvironmentManager", "EnvironmentPlan"]
@@ -79,19 +80,28 @@ class EnvironmentManager:
 
     # planning
 
-    def plan(self, env_name: str, manifest: Manifest | None = None, profile_path: str | None = None) -> EnvironmentPlan:
+    def plan(
+        self,
+        env_name: str,
+        manifest: Manifest | None = None,
+        profile_path: str | None = None,
+        *,
+        given: GivenParameters | None = None,
+    ) -> EnvironmentPlan:
         """Compare the project (``manifest``: instead of its files) with production, and save that as the plan.
 
+        What is ``given`` is kept in the plan, and holds for the runs that apply it.
         Raises NameNotAllowedError, ProjectError where files are wrong. Queries that no longer bind are in the plan.
         """
         name = self._own_name(env_name)
-        with self._session(manifest) as session:
+        with self._session(manifest, given) as session:
             return self.plan_session(name, session, profile_path)
 
     def plan_session(self, name: str, session: Session, profile_path: str | None = None) -> EnvironmentPlan:
         """As :meth:`plan`, for a project that is open."""
         production = read_head(self.store, PRODUCTION)
         change = session.plan(name)
+        parameters = msgspec.to_builtins(session.parameters.given.lasting())
         now = time.time()
         plan = EnvironmentPlan(
             name,
@@ -103,6 +113,7 @@ class EnvironmentManager:
             change.to_execute,
             profile_path,
             change,
+            parameters,
         )
         planned = EnvironmentPlanRecord(
             change.manifest_fingerprint,
@@ -114,6 +125,7 @@ class EnvironmentManager:
             plan.nodes_to_execute,
             profile_path,
             plan.to_dict(),
+            parameters,
         )
 
         def with_plan(before: EnvironmentRecord | None) -> EnvironmentRecord:
@@ -150,27 +162,42 @@ class EnvironmentManager:
         continue_on_error: bool = False,
         dry_run: bool = False,
         profile_path: str | None = None,
+        given: GivenParameters | None = None,
         listener: Listener = silent,
     ) -> ApplyResult:
         """Run the project in an environment, as planned. With ``dry_run`` nothing is executed or written.
 
-        Raises NotFoundError for an environment that was never planned, StalePlanError (a ValueError) where the project
-        changed since, unless ``force``, which plans again first.
+        What is ``given`` must be what the plan was given; nothing means the same as the plan. Raises NotFoundError for
+        an environment that was never planned, StalePlanError (a ValueError) where the project or what is given changed
+        since, unless ``force``, which plans again first.
         """
         options = RunOptions(parallel=parallel, max_workers=max_workers, continue_on_error=continue_on_error)
-        with self.applying(env_name, force=force, look_only=dry_run) as applying:
+        with self.applying(env_name, force=force, look_only=dry_run, given=given) as applying:
             return applying.look(options) if dry_run else applying.run(options, listener=listener)
 
     @contextmanager
-    def applying(self, env_name: str, *, force: bool = False, look_only: bool = False) -> Iterator[Applying]:
+    def applying(
+        self,
+        env_name: str,
+        *,
+        force: bool = False,
+        look_only: bool = False,
+        given: GivenParameters | None = None,
+    ) -> Iterator[Applying]:
         """Open the project for running in an environment, or only for looking at that. Raises as :meth:`apply`."""
         name = self._own_name(env_name)
         record, plan = self._planned(name)
-        with self._session() as session:
-            if plan.manifest != session.manifest.fingerprint():
+        planned = msgspec.convert(plan.parameters, GivenParameters)
+        said = given or GivenParameters()
+        if said.lasting() == GivenParameters():
+            said = msgspec.structs.replace(planned, run_id=said.run_id)
+        with self._session(given=said) as session:
+            moved = plan.manifest != session.manifest.fingerprint()
+            if moved or said.lasting() != planned:
                 if not force:
+                    what = "manifest has changed" if moved else "it was made with other parameters"
                     raise StalePlanError(
-                        "Plan is stale -- manifest has changed",
+                        f"Plan is stale -- {what}",
                         hint=f"plan again with `seeknal plan {name}`, or run with --force",
                     )
                 if not look_only:
@@ -290,10 +317,10 @@ class EnvironmentManager:
 
     # looking up
 
-    def _session(self, manifest: Manifest | None = None) -> Session:
+    def _session(self, manifest: Manifest | None = None, given: GivenParameters | None = None) -> Session:
         if manifest is None:
-            return Session.open(self.project)
-        return Session(self.project, parse_manifest(self.project, manifest))
+            return Session.open(self.project, given)
+        return Session(self.project, parse_manifest(self.project, manifest, run_parameters(given)))
 
     def _own_name(self, name: str) -> str:
         canonical = environment_name(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ class EnvironmentPlan:
     """A plan for an environment, as it was saved.
 
     ``categorized_changes``: node id → ``breaking``, ``non_breaking`` or ``metadata``. ``manifest_fingerprint`` is the
-    SHA-256 that the project must still have when the plan is applied.
+    SHA-256 that the project must still have when the plan is applied. ``parameters`` are what it was given.
     """
 
     env_name: str
@@ -31,6 +31,7 @@ class EnvironmentPlan:
     nodes_to_execute: list[str]
     profile_path: str | None = None
     change: ChangePlan | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
 
     @property
     def total_nodes_to_execute(self) -> int:
@@ -61,6 +62,7 @@ class EnvironmentPlan:
             "total_nodes_to_execute": self.total_nodes_to_execute,
             "nodes_to_execute": self.nodes_to_execute,
             "profile_path": self.profile_path,
+            "parameters": self.parameters,
             "details": self.change.to_dict() if self.change else None,
         }
 
@@ -83,4 +85,5 @@ def saved_plan(record: EnvironmentRecord) -> EnvironmentPlan | None:
         timestamp(plan.created_at),
         plan.to_execute,
         plan.profile_path,
+        parameters=plan.parameters,
     )

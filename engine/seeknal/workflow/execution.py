@@ -121,6 +121,9 @@ class Run:
     def execute(self) -> tuple[RunResult, Tree]:
         """Run. Gives the result, not committed yet, and the tree that it makes."""
         started = time.perf_counter()
+        for node_id in self._selection.considered:
+            # What cannot be executed with the run's own values is found before anything is.
+            self._resolver.executed(node_id)
         may_run = {entry.node_id for entry in self.forecast() if entry.action in ("RUN", "MAY RUN")}
         self._to_report = len(self._order)
         slots = self._slots(len(may_run))
@@ -338,7 +341,7 @@ class Run:
         )
 
     def _place_failure(self, node_id: str, failure: Failure) -> Problem:
-        draft = self._compiled.parsed.drafts[node_id]
+        draft = self._resolver.executed(node_id)
         if failure.file is not None:
             return Problem(
                 f"{node_id}: {failure.message}", Place(failure.file, failure.line, failure.column), failure.hint

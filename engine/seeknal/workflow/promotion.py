@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from datetime import datetime
 
 import msgspec
 
 from seeknal.dag.manifest import Manifest
 from seeknal.dag.names import PRODUCTION
+from seeknal.dag.parameters import GivenParameters, RunParameters
 from seeknal.dag.project import Project
 from seeknal.errors import DeliveryError, PromotionRaceError, SeeknalError
 from seeknal.store.objects import EnvironmentRecord, Snapshot, Tree
@@ -164,7 +166,23 @@ def execute_promotion(
         _remember(project, store, promotion, digest)
         if not publish:
             return []
-        return deliver(project, store, promotion.target, promotion.manifest, promotion.source_tree, None, listener)
+        return deliver(
+            project,
+            store,
+            promotion.target,
+            promotion.manifest,
+            promotion.source_tree,
+            None,
+            listener,
+            parameters=_parameters(promotion),
+        )
+
+
+def _parameters(promotion: Promotion) -> RunParameters:
+    """What the environment was run with: its deliveries go where they would have gone then."""
+    plan, snapshot = promotion.record.plan, promotion.source_snapshot
+    given = msgspec.convert(plan.parameters if plan else {}, GivenParameters)
+    return RunParameters(given, snapshot.run_id, datetime.fromtimestamp(snapshot.created_at))
 
 
 def _remember(project: Project, store: Store, promotion: Promotion, digest: str) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from seeknal.dag.canonical import canonical_sql
-from seeknal.dag.draft import Draft, node_of
+from seeknal.dag.draft import Draft, node_of, spec_fields
 from seeknal.dag.inference import Inference, NodeAnalysis
 from seeknal.dag.manifest import Manifest
 from seeknal.nodes.kind import InputTable, Task, encoded_identity
@@ -68,6 +68,7 @@ class Resolver:
         self._engine = engine_identity()
         self._decisions: dict[str, Decision] = {}
         self._identities: dict[str, list[Any]] = {}
+        self._at_run: dict[str, Draft] = {}
 
     def decide(self, node_id: str) -> Decision:
         """Decide on a node whose inputs all stand in ``artifacts``. The answer does not change.
@@ -108,6 +109,9 @@ class Resolver:
         kind = draft.implementation
         counted = [name for name in draft.inputs if name in analysis.reads]
         identity = self._identities[node_id] = kind.identity(draft.spec, self._inference.around)
+        if draft.volatile and kind.reads_outside:
+            # What the worker compares with is what it reads, with the real values.
+            self._identities[node_id] = kind.identity(self.executed(node_id).spec, self._inference.around)
         return fingerprint(
             engine=self._engine,
             kind=draft.kind,
@@ -132,9 +136,15 @@ class Resolver:
                 break
         return self._analyses[node_id]
 
+    def executed(self, node_id: str) -> Draft:
+        """The node as it is executed, with the real values of volatile parameters. Raises ProjectError."""
+        if node_id not in self._at_run:
+            self._at_run[node_id] = self._inference.at_run(node_id)
+        return self._at_run[node_id]
+
     def task(self, node_id: str, *, run_id: str, project_root: str, threads: int, memory_limit_bytes: int) -> Task:
         """Everything a worker needs to execute a node that was decided to be a miss."""
-        draft = self._drafts[node_id]
+        draft = self.executed(node_id)
         analysis = self._analyses[node_id]
         inputs = tuple(
             self._input_table(name)
@@ -205,6 +215,9 @@ class Resolver:
                 return f"reads the rows of {name}, whose number changed"
         if self.definition_changed(node_id):
             return "its definition changed"
+        uses = self._drafts[node_id].uses
+        if uses and self._drafts[node_id].kind != "source":
+            return f"a parameter that it uses changed: {', '.join(uses)}"
         return "its file changed" if self._drafts[node_id].kind == "source" else "what it depends on changed"
 
     def definition_changed(self, node_id: str) -> bool:
@@ -222,11 +235,3 @@ def _said(config: dict[str, object]) -> dict[str, object]:
 
 def _config(draft: Draft) -> dict[str, object]:
     return node_of(draft).config
-
-
-def spec_fields(draft: Draft) -> dict[str, object]:
-    """The fields that the kind's Struct reads, as they stand in the file."""
-    import msgspec
-
-    own = {entry.encode_name for entry in msgspec.structs.fields(draft.implementation.spec)}
-    return {name: value for name, value in draft.fields.items() if name in own and value is not None}

@@ -34,9 +34,8 @@ from seeknal.workflow.commit import built_manifest, commit
 from seeknal.workflow.delivery import deliver
 from seeknal.workflow.limits import usable_cores
 from seeknal.workflow.resolution import KEEP, MISS, Base, Resolver
-from seeknal.workflow.results import new_run_id
 from seeknal.workflow.selection import Filters, Selection, outputs_of, select
-from seeknal.workflow.session import Session, environment_lock
+from seeknal.workflow.session import Session, environment_lock, run_parameters
 from seeknal.workflow.summary import RULE, ExecutionStatus, ExecutionSummary, NodeResult, print_summary, say
 from seeknal.workflow.views import show_environment
 from seeknal.workflow.worker import close_workbenches, execute
@@ -299,13 +298,15 @@ class DAGRunner:
                 ours.add_edge(edge.from_node, edge.to_node)
         if not ours.nodes:
             return select(self.manifest, filters, built)
-        session = Session(project, parse_manifest(project, ours))
+        session = Session(project, parse_manifest(project, ours, run_parameters()))
         try:
             session.compiled.analysis.check()
             session.store.prepare()
             base = session.base(PRODUCTION)
             selection = select(self.manifest, filters, built | outputs_of(session.store, base.tree, filters))
-            self._engine = _Engine(session, session.resolver(base, selection, full=full), base, new_run_id())
+            self._engine = _Engine(
+                session, session.resolver(base, selection, full=full), base, session.parameters.run_id
+            )
         except BaseException:
             session.close()
             raise
@@ -344,7 +345,15 @@ class DAGRunner:
             session.store, PRODUCTION, tree, manifest, expected_head=head, reason="run", run_id=engine.run_id
         )
         show_environment(session.project, session.store, PRODUCTION, session.store.read_snapshot(digest), tree)
-        for error in deliver(session.project, session.store, PRODUCTION, session.manifest, tree, set(self._artifacts)):
+        for error in deliver(
+            session.project,
+            session.store,
+            PRODUCTION,
+            session.manifest,
+            tree,
+            set(self._artifacts),
+            parameters=session.parameters,
+        ):
             node_id = error.message.partition(":")[0]
             self._results[node_id] = NodeResult(node_id, ExecutionStatus.FAILED, error_message=error.message)
 

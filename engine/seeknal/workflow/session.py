@@ -16,6 +16,7 @@ from pathlib import Path
 from seeknal.dag.inference import CompiledProject, Inference
 from seeknal.dag.manifest import Manifest
 from seeknal.dag.names import PRODUCTION
+from seeknal.dag.parameters import GivenParameters, RunParameters
 from seeknal.dag.parse import ParsedProject, parse_project
 from seeknal.dag.project import Project
 from seeknal.errors import BusyError, CorruptObjectError
@@ -31,10 +32,10 @@ from seeknal.workflow.execution import Run
 from seeknal.workflow.limits import StopRequest
 from seeknal.workflow.planning import ChangePlan, plan_change
 from seeknal.workflow.resolution import Base, Resolver
-from seeknal.workflow.results import RunOptions, RunResult
+from seeknal.workflow.results import RunOptions, RunResult, new_run_id
 from seeknal.workflow.run_records import record, recording
 from seeknal.workflow.selection import Selection
-from seeknal.workflow.settled import Settled, engine_stamp, project_files, remember
+from seeknal.workflow.settled import project_files, remember, settled
 from seeknal.workflow.views import show_environment
 from seeknal.workflow.workers import Workers
 
@@ -86,13 +87,16 @@ class Session:
         self.store = project.store()
         self.digests = digests or file_digests(self.store)
         self._of_files = digests is not None
+        self._has_run = False
         self._heads = {name: self.store.refs.read(name) for name in self.store.refs.names()}
         self._inference = Inference(parsed, self.digests)
         self.compiled = CompiledProject(parsed, self._inference.analyse())
 
     @classmethod
-    def open(cls, project: Project) -> Session:
-        """Parse and analyse a project. Raises ProjectError for what is wrong with its files.
+    def open(cls, project: Project, given: GivenParameters | None = None) -> Session:
+        """Parse and analyse a project, for runs that are given these parameters.
+
+        Raises ProjectError for what is wrong with its files.
 
         Queries that do not bind stand in ``compiled.analysis.problems``; running raises them.
         """
@@ -101,7 +105,7 @@ class Session:
         for path in project_files(project):
             with contextlib.suppress(OSError):
                 digests.digest(path)
-        return cls(project, parse_project(project), digests)
+        return cls(project, parse_project(project, run_parameters(given)), digests)
 
     def __enter__(self) -> Session:
         return self
@@ -118,6 +122,11 @@ class Session:
     @property
     def manifest(self) -> Manifest:
         return self.compiled.parsed.manifest
+
+    @property
+    def parameters(self) -> RunParameters:
+        """What the next run is given."""
+        return self.compiled.parsed.parameters
 
     def base(self, environment: str) -> Base:
         """What a run in an environment compares with: its own outputs, and production's where it has none."""
@@ -139,13 +148,15 @@ class Session:
         workers: Workers | None = None,
     ) -> Run:
         """Make a run that can be forecast or executed. Raises ProjectError where the project does not type-check."""
+        if options.run_id is not None or self._has_run:
+            self.parameters.run_id = options.run_id or new_run_id()
         return Run(
             self.compiled,
             self._inference,
             self.store,
             environment,
             self.base(environment),
-            options,
+            replace(options, run_id=self.parameters.run_id),
             listener=listener,
             stop=stop,
             workers=workers,
@@ -204,6 +215,7 @@ class Session:
             self.store.sweep_temporary(UNFINISHED_SECONDS)
             # Refuses a run id that cannot be one before anything is executed.
             records.get_run(run.run_id)
+            self._has_run = True
             result, tree = run.execute()
             if result.executed or result.status != "success":
                 record(records, result)
@@ -231,7 +243,9 @@ class Session:
             result = replace(result, snapshot=snapshot)
             if publish:
                 done = {node.node_id for node in result.nodes if node.status in ("success", "cached")}
-                errors = deliver(self.project, self.store, environment, self.manifest, tree, done, listener, stop)
+                errors = deliver(
+                    self.project, self.store, environment, self.manifest, tree, done, listener, stop, self.parameters
+                )
                 result = result.with_delivery_errors(errors)
                 if errors and stop is not None and stop.requested:
                     result = replace(result, status="interrupted")
@@ -242,20 +256,26 @@ class Session:
 
     def _depends_on_the_moment(self) -> bool:
         drafts = self.compiled.parsed.drafts.values()
-        return any(draft.implementation.always_runs(draft.spec) for draft in drafts)
+        return self.parameters.never_settles or any(draft.implementation.always_runs(draft.spec) for draft in drafts)
 
     def _remember_settled(self, head: str, published: bool) -> None:
         """Note what this state rests on; see :mod:`seeknal.workflow.settled`."""
         warnings = [str(warning) for warning in self.compiled.parsed.warnings]
         edges = len(self.manifest.edges)
-        files, listings = self.digests.asked, self.digests.listings
-        remember(self.store, Settled(engine_stamp(), head, files, listings, edges, published, warnings))
+        record = settled(head, self.digests, self.parameters, edges=edges, published=published, warnings=warnings)
+        remember(self.store, record)
 
     @contextmanager
     def locked(self, environment: str, purpose: str) -> Iterator[None]:
         """Keep other runs and promotions off an environment. Raises BusyError."""
         with environment_lock(self.store, environment, purpose):
             yield
+
+
+def run_parameters(given: GivenParameters | None = None) -> RunParameters:
+    """The parameters of a run that begins now."""
+    given = given or GivenParameters()
+    return RunParameters(given, given.run_id or new_run_id())
 
 
 def file_digests(store: Store) -> FileDigests:

@@ -1,7 +1,8 @@
 """The settled record: what production's last successful run rests on, so that a run with nothing to do takes a blink.
 
 After a run of the whole project, every file that it depended on is remembered with its content digest: the project
-file, the node files, the sources' files, and what each pattern of a source matched. While all of that, the engine and
+file, the node files, the shared configuration, the sources' files, and what each pattern of a source matched; and what
+its templates asked for: parameters, environment variables, the day. While all of that, the engine and
 the ref are the same, a run would find every node cached; so it need not even parse the project. The record is a memo:
 losing it costs time, and nothing is believed of it that was not checked again (blobs and deliveries included).
 """
@@ -11,16 +12,19 @@ from __future__ import annotations
 import glob
 import os
 import time
+from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from seeknal.dag.names import PRODUCTION
-from seeknal.dag.project import PROJECT_FILE, Project, node_files
+from seeknal.dag.parameters import GivenParameters, RunParameters
+from seeknal.dag.project import PROJECT_FILE, Project, node_files, shared_files
 from seeknal.errors import StoreError
 from seeknal.store.file_memo import FileDigests
-from seeknal.store.filesystem import write_atomically
+from seeknal.store.filesystem import digest_bytes, write_atomically
 from seeknal.store.objects import FORMAT_VERSIONS, Tree, decode, encode
 from seeknal.store.store import Store
 from seeknal.version import __version__
@@ -30,7 +34,12 @@ from seeknal.workflow.views import FEATURE_STORE, is_entity, is_whole
 
 
 class Settled(msgspec.Struct, frozen=True):
-    """What production's ``head`` rests on. ``files``: path → content digest; ``listings``: pattern → paths."""
+    """What production's ``head`` rests on.
+
+    ``files``: path → content digest; ``listings``: pattern → paths. ``given``: the names that templates asked for, with
+    a digest of what the run was given under them; ``variables``: the same for environment variables. ``today``: the
+    day, where that mattered. What was not given or not set has the empty digest.
+    """
 
     engine: str
     head: str
@@ -39,15 +48,18 @@ class Settled(msgspec.Struct, frozen=True):
     edges: int
     published: bool
     warnings: list[str] = []
+    given: dict[str, str] = {}
+    variables: dict[str, str] = {}
+    today: str = ""
 
 
-FORMAT_VERSIONS[Settled] = ("settled", 1)
+FORMAT_VERSIONS[Settled] = ("settled", 2)
 
 
 def project_files(project: Project) -> list[Path]:
-    """The files that say what the project is: its settings and its nodes."""
+    """The files that say what the project is: its settings, its shared configuration and its nodes."""
     settings = project.root / PROJECT_FILE
-    return [*([settings] if settings.is_file() else []), *node_files(project)]
+    return [*([settings] if settings.is_file() else []), *shared_files(project), *node_files(project)]
 
 
 def remember(store: Store, settled: Settled) -> None:
@@ -64,7 +76,34 @@ def engine_stamp() -> str:
     return f"{__version__}/{spec.origin}/{stat.st_size}/{stat.st_mtime_ns}"
 
 
-def settled_run(project: Project, *, publish: bool) -> tuple[RunResult, Settled] | None:
+def settled(
+    head: str,
+    digests: FileDigests,
+    parameters: RunParameters,
+    *,
+    edges: int,
+    published: bool,
+    warnings: list[str],
+) -> Settled:
+    """Make the record of a run that stands at ``head``."""
+    given = parameters.given.values()
+    return Settled(
+        engine_stamp(),
+        head,
+        digests.asked,
+        digests.listings,
+        edges,
+        published,
+        warnings,
+        {name: _digest(given.get(name)) for name in sorted(parameters.asked)},
+        {name: _digest(value) for name, value in sorted(parameters.variables.items())},
+        parameters.today.isoformat() if parameters.rests_on_today else "",
+    )
+
+
+def settled_run(
+    project: Project, *, publish: bool, given: GivenParameters | None = None
+) -> tuple[RunResult, Settled] | None:
     """The result of a plain run of production where there is nothing to do; None where there may be something."""
     started = time.perf_counter()
     store = project.store()
@@ -72,6 +111,8 @@ def settled_run(project: Project, *, publish: bool) -> tuple[RunResult, Settled]
         settled = decode(_path(store).read_bytes(), Settled, "the settled record")
         head = store.refs.read(PRODUCTION)
         if head is None or head != settled.head or settled.engine != engine_stamp():
+            return None
+        if not _parameters_stand(settled, given or GivenParameters()):
             return None
         if not _files_stand(project, store, settled) or not _views_stand(project):
             return None
@@ -109,6 +150,23 @@ def _files_stand(project: Project, store: Store, settled: Settled) -> bool:
     stands = all(digests.digest(Path(path))[0] == digest for path, digest in settled.files.items())
     digests.save()
     return stands
+
+
+def _parameters_stand(settled: Settled, given: GivenParameters) -> bool:
+    values = given.values()
+    if not given.params.keys() <= settled.given.keys():
+        # Nobody asked for it; somebody has to say so.
+        return False
+    if any(_digest(values.get(name)) != digest for name, digest in settled.given.items()):
+        return False
+    if any(_digest(os.environ.get(name)) != digest for name, digest in settled.variables.items()):
+        return False
+    return settled.today in ("", date.today().isoformat())
+
+
+def _digest(value: Any) -> str:
+    """What a value is known by: it may be a secret, and stands in a file."""
+    return "" if value is None else digest_bytes(msgspec.json.encode(value, order="deterministic"))
 
 
 def _deliveries_stand(store: Store, tree: Tree) -> bool:

@@ -112,7 +112,10 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 class EnvironmentPlanRecord(msgspec.Struct, frozen=True):
-    """What was planned for an environment: for which manifest, against which production snapshot."""
+    """What was planned for an environment: for which manifest, against which production snapshot.
+
+    ``parameters`` are what the plan was given, for the runs that apply it.
+    """
 
     manifest: str
     base: str | None
@@ -123,6 +126,7 @@ class EnvironmentPlanRecord(msgspec.Struct, frozen=True):
     to_execute: list[str]
     profile_path: str | None = None
     document: dict[str, Any] = {}
+    parameters: dict[str, Any] = {}
 
 
 # How long an environment lives after it was last used, unless something else is said.
