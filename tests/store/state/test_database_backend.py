@@ -350,12 +350,16 @@ import os, sys
 from seeknal.state.backend import DatabaseBackend
 backend = DatabaseBackend(sys.argv[1])
 backend.create_run("parent")
+of_parent = backend._connect()
 child = os.fork()
 if not child:
+    if backend._connect() is of_parent:
+        os._exit(1)
     backend.create_run("child")
     backend.close()
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
+assert backend._connect() is of_parent
 backend.create_run("after")
 print(backend.list_runs())
 """
