@@ -187,6 +187,10 @@ class Inference:
         try:
             bound = self._binder.bind(draft.sql, draft.inputs)
         except BindError as error:
+            # What the kind itself finds is about the user's fields, and the error may be about SQL of ours.
+            wrong = self._verified(node_id, schemas, NodeAnalysis(None, {}))
+            if wrong:
+                raise ProjectError(wrong) from error
             place = draft.place_in_query(error.problem.offset)
             raise ProjectError([Problem(f"{node_id}: {error.problem.message}", place, error.problem.hint)]) from error
         return NodeAnalysis(bound.schema, bound.reads, canonical, volatile)

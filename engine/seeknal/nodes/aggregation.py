@@ -5,11 +5,12 @@ The fields that say what to compute, and the SQL they become, are in :mod:`seekn
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from seeknal.dag.names import did_you_mean
 from seeknal.dag.project import Project
 from seeknal.dag.sql import quoted_node
 from seeknal.nodes.aggregation_sql import AggregationSpec as AggregationFields
@@ -52,3 +53,33 @@ class AggregationKind(Kind):
         # On lines of its own, so that a comment at the end of the user's text ends there.
         text = compile_sql(spec, f"(\n{spec.transform}\n)")
         return Query(text, ("transform",), text.index(spec.transform), len(spec.transform))
+
+    def verify(
+        self, spec: AggregationSpec, inputs: Sequence[Mapping[str, str] | None], schema: Mapping[str, str] | None
+    ) -> Iterable[FieldProblem]:
+        if spec.transform is None and inputs and inputs[0] is not None:
+            yield from missing_columns(_columns(spec), inputs[0])
+
+
+def missing_columns(
+    named: Iterable[tuple[str, tuple[str | int, ...]]], columns: Mapping[str, str]
+) -> Iterable[FieldProblem]:
+    """Find the columns that fields name and a node's input lacks; each comes with the path to its field."""
+    known = {column.lower() for column in columns}
+    for name, path in dict.fromkeys(named):
+        if name.lower() not in known:
+            yield FieldProblem(f"column '{name}' is missing from the input", path, did_you_mean(name, columns))
+
+
+def _columns(spec: AggregationSpec) -> Iterator[tuple[str, tuple[str | int, ...]]]:
+    """The columns that the fields name, each with the path to its field."""
+    for field in ("id_col", "feature_date_col", "application_date_col"):
+        yield getattr(spec, field), (field,)
+    for index, column in enumerate(spec.group_by):
+        yield column, ("group_by", index)
+    for index, feature in enumerate(spec.features):
+        only_conditions = feature.since and not (feature.basic or feature.rolling or feature.ratio)
+        if feature.column is not None:
+            yield feature.column, ("features", index, "column")
+        elif not only_conditions:
+            yield feature.name, ("features", index, "name")

@@ -166,7 +166,8 @@ class Kind(Protocol):
     ) -> Iterable[FieldProblem]:
         """Find what is wrong with the node for these columns of its inputs and its output (None: not known yet).
 
-        Asked when the project is planned, and again before the node runs where planning knew less.
+        Asked when the project is planned, and again before the node runs where planning knew less; also where the
+        node's SQL does not bind, without an output then.
         """
         return ()
 

@@ -7,6 +7,7 @@ from seeknal.nodes.entity import EntityKind
 from seeknal.nodes.exposure import ExposureKind
 from seeknal.nodes.feature_group import FeatureGroupKind
 from seeknal.nodes.kind import Kind
+from seeknal.nodes.second_order_aggregation import SecondOrderAggregationKind
 from seeknal.nodes.source import SourceKind
 from seeknal.nodes.transform import TransformKind
 
@@ -16,6 +17,7 @@ KINDS: dict[str, Kind] = {
         SourceKind(),
         TransformKind(),
         AggregationKind(),
+        SecondOrderAggregationKind(),
         FeatureGroupKind(),
         EntityKind(),
         ExposureKind(),
@@ -23,7 +25,7 @@ KINDS: dict[str, Kind] = {
 }
 
 # Kinds that projects may hold already, but that this version does not execute.
-KINDS_TO_COME = frozenset({"second_order_aggregation", "model", "rule", "python"})
+KINDS_TO_COME = frozenset({"model", "rule", "python"})
 
 # What `kind:` may say in a file.
 DECLARABLE_KINDS = [name for name, kind in KINDS.items() if kind.declarable]

@@ -195,7 +195,10 @@ def _reason(node_id: str, diff: ManifestDiff, manifest: Manifest, categories: Ma
     return "its query no longer binds"
 
 
-_NOT_FOUND = re.compile(r'(?:column|Column)(?: with name)? "?([^"\s]+?)"? (?:not found|does not exist|was not found)')
+_NOT_FOUND = re.compile(
+    r"""[Cc]olumn(?: with name)? ["']?([^"'\s]+?)["']?"""
+    r""" (?:not found|does not exist|was not found|is missing from the input)"""
+)
 
 
 def _impact(problems: Sequence[Problem]) -> str:

@@ -153,3 +153,20 @@ def test_a_column_that_cannot_be_kept_is_said(tmp_path: Path) -> None:
     found = said(analysed(tmp_path, ORDERS, transform("t", "SELECT get_type(id) AS kind FROM source.orders")))
     assert len(found) == 1
     assert found[0].startswith("seeknal/b.yml:1:1: transform.t: its columns cannot be a table")
+
+
+def test_columns_that_an_aggregation_names_in_vain_are_said_at_their_fields(tmp_path: Path) -> None:
+    analysis = analysed(
+        tmp_path,
+        ORDERS,
+        "kind: aggregation\nname: daily\nid_col: idd\nfeature_date_col: day\napplication_date_col: day\n"
+        "group_by: [day, region]\nfeatures:\n  - {name: amont, basic: [sum]}\n"
+        "  - {name: n, column: amout, basic: [sum]}\n"
+        "  - {name: odd, since: [{condition: id > 0}]}\ninputs: [source.orders]\n",
+    )
+    assert said(analysis) == [
+        "seeknal/b.yml:3:1: aggregation.daily: column 'idd' is missing from the input (did you mean 'id'?)",
+        "seeknal/b.yml:6:17: aggregation.daily: column 'region' is missing from the input (there is: amount, day, id)",
+        "seeknal/b.yml:8:6: aggregation.daily: column 'amont' is missing from the input (did you mean 'amount'?)",
+        "seeknal/b.yml:9:15: aggregation.daily: column 'amout' is missing from the input (did you mean 'amount'?)",
+    ]

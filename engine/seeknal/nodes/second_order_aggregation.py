@@ -1,0 +1,95 @@
+"""The kind ``second_order_aggregation``: aggregates of rows that are aggregates already, per id, by age in days.
+
+The fields that say what to compute, and the SQL they become, are in
+:mod:`seeknal.nodes.second_order_aggregation_sql`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from seeknal.dag.project import Project
+from seeknal.dag.sql import quoted_node
+from seeknal.nodes.aggregation import missing_columns
+from seeknal.nodes.kind import FieldProblem, Kind, Query
+from seeknal.nodes.second_order_aggregation_sql import SecondOrderSpec, check, compile_sql
+
+
+class SecondOrderAggregationSpec(SecondOrderSpec, frozen=True, kw_only=True):
+    """The fields of a second-order aggregation.
+
+    ``id_col`` is the column to aggregate by, ``feature_date_col`` the date of a row, ``application_date_col`` the date
+    from which days are counted back, the latest feature date where it is not said. ``features`` are the features by
+    name. ``source`` is the node whose rows are aggregated; it and the only entry of ``inputs`` stand for each other.
+    ``transform`` is SQL over the inputs that gives the rows to aggregate instead.
+    """
+
+    source: str | None = None
+    inputs: list[Any] = msgspec.field(default_factory=list)
+    transform: str | None = None
+    params: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class SecondOrderAggregationKind(Kind):
+    """Aggregates of the source, or of what ``transform`` makes of the inputs."""
+
+    name = "second_order_aggregation"
+    spec = SecondOrderAggregationSpec
+
+    def check(self, spec: SecondOrderAggregationSpec, project: Project) -> Iterable[FieldProblem]:
+        for wrong in check(spec):
+            yield FieldProblem(wrong.message, wrong.path, wrong.hint)
+        named = list(_named(spec))
+        if spec.transform is None:
+            if not named:
+                yield FieldProblem(
+                    "'source' is missing", ("source",), "name the node to aggregate: `source: kind.name`"
+                )
+            elif len(named) > 1:
+                hint = "join the inputs in a `transform:`, or drop the others"
+                yield FieldProblem(
+                    f"only one node is aggregated, and {' and '.join(named)} are named", ("inputs",), hint
+                )
+
+    def references(self, spec: SecondOrderAggregationSpec) -> Iterable[tuple[str, tuple[str | int, ...]]]:
+        if spec.source is not None:
+            yield spec.source, ("source",)
+
+    def query(self, spec: SecondOrderAggregationSpec, inputs: Sequence[str]) -> Query:
+        if spec.transform is None:
+            return Query(compile_sql(spec, quoted_node(inputs[0]) if inputs else "input_0"))
+        # On lines of its own, so that a comment at the end of the user's text ends there.
+        text = compile_sql(spec, f"(\n{spec.transform}\n)")
+        return Query(text, ("transform",), text.index(spec.transform), len(spec.transform))
+
+    def verify(
+        self,
+        spec: SecondOrderAggregationSpec,
+        inputs: Sequence[Mapping[str, str] | None],
+        schema: Mapping[str, str] | None,
+    ) -> Iterable[FieldProblem]:
+        if spec.transform is None and inputs and inputs[0] is not None:
+            yield from missing_columns(_columns(spec), inputs[0])
+
+
+def _columns(spec: SecondOrderAggregationSpec) -> Iterator[tuple[str, tuple[str | int, ...]]]:
+    """The columns that the fields name, each with the path to its field."""
+    for field in ("id_col", "feature_date_col", "application_date_col"):
+        if getattr(spec, field) is not None:
+            yield getattr(spec, field), (field,)
+    for name, feature in spec.features.items():
+        column = feature.source_feature
+        yield (name, ("features", name)) if column is None else (column, ("features", name, "source_feature"))
+
+
+def _named(spec: SecondOrderAggregationSpec) -> Iterator[str]:
+    """The nodes that ``source`` and ``inputs`` name, each once."""
+    seen: set[str] = set()
+    entries = [entry.get("ref") if isinstance(entry, dict) else entry for entry in spec.inputs]
+    for name in [spec.source, *entries]:
+        if isinstance(name, str) and name.lower() not in seen:
+            seen.add(name.lower())
+            yield name
