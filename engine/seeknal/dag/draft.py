@@ -13,8 +13,9 @@ from seeknal.dag.sql import Sql
 from seeknal.dag.type_message import in_words
 from seeknal.dag.yaml_file import Document, KeyPath
 from seeknal.errors import Place, Problem
+from seeknal.nodes.function_reference import FunctionReference
 from seeknal.nodes.kind import Kind, Query
-from seeknal.nodes.registry import KINDS
+from seeknal.nodes.python_function import implementation_of
 
 # Fields that every kind has, and that are not part of a node's config.
 IDENTITY_FIELDS = frozenset({"kind", "name"})
@@ -30,7 +31,7 @@ class Draft:
     the second, lower case, with the paths to the fields.
 
     ``fields`` are as they are written, ``values`` with their templates filled in; ``spec`` and ``sql`` are made of
-    these.
+    these. ``function`` gives a Python node's rows.
     """
 
     file: str
@@ -45,6 +46,7 @@ class Draft:
     sql: Sql | None = None
     query: Query | None = None
     rendered: RenderedNode | None = None
+    function: FunctionReference | None = None
 
     @property
     def values(self) -> dict[str, Any]:
@@ -71,8 +73,8 @@ class Draft:
 
     @property
     def is_code(self) -> bool:
-        """Whether the node is a function in a Python file."""
-        return self.file.endswith(".py")
+        """Whether the node's rows come from a function."""
+        return self.function is not None
 
     @property
     def id(self) -> str:
@@ -81,7 +83,7 @@ class Draft:
     @property
     def implementation(self) -> Kind:
         """What executes the node."""
-        return KINDS[self.kind]
+        return implementation_of(self.kind, self.function)
 
     def place(self, *path: str | int) -> Place:
         """Where a field stands; the nearest thing around it where the path leads nowhere."""
@@ -124,7 +126,10 @@ class Draft:
 def spec_fields(draft: Draft) -> dict[str, Any]:
     """The fields that the kind's Struct reads, with their templates filled in."""
     own = {entry.encode_name for entry in msgspec.structs.fields(draft.implementation.spec)}
-    return {name: value for name, value in draft.values.items() if name in own and value is not None}
+    said = {name: value for name, value in draft.values.items() if name in own and value is not None}
+    if draft.is_code and "params" in own:
+        said["params"] = draft.params
+    return {**said, **draft.implementation.supplied()}
 
 
 def node_of(draft: Draft) -> Node:

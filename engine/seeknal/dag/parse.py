@@ -17,13 +17,16 @@ from seeknal.dag.linking import INPUT_FIELDS, Linker, link_again
 from seeknal.dag.manifest import Manifest
 from seeknal.dag.names import check_node_name, did_you_mean, nearest, shown
 from seeknal.dag.parameters import RunParameters
-from seeknal.dag.project import Project, node_files
+from seeknal.dag.project import Project, node_files, python_files
+from seeknal.dag.python_draft import drafts_of, function_of
+from seeknal.dag.python_file import find_python_nodes, problem_of
 from seeknal.dag.rendering import Renderer, TemplateProblem
 from seeknal.dag.schedule import check_schedule
 from seeknal.dag.yaml_file import Document, KeyPath, load_documents
 from seeknal.errors import Place, Problem, ProjectError
 from seeknal.nodes.kind import Kind
 from seeknal.nodes.registry import DECLARABLE_KINDS, KINDS, KINDS_TO_COME
+from seeknal.pipeline.discovered import FoundFile
 
 # Fields that every kind accepts and keeps, beside those of its own Struct.
 COMMON_FIELDS = frozenset({"inputs", "params", "schedule", "materialization", "materializations", "audits", "tests"})
@@ -48,13 +51,19 @@ class _Description(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class ParsedProject:
-    """What parsing gives: the manifest, and for each node its draft. ``warnings`` are for people only."""
+    """What parsing gives: the manifest, and for each node its draft. ``warnings`` are for people only.
+
+    ``imported`` are the Python files that it took, from the project's root; ``repeatable`` says whether importing them
+    would find the same again while they stand.
+    """
 
     project: Project
     manifest: Manifest
     drafts: dict[str, Draft]
     warnings: list[Problem]
     renderer: Renderer
+    imported: tuple[str, ...] = ()
+    repeatable: bool = True
 
     @property
     def parameters(self) -> RunParameters:
@@ -86,6 +95,7 @@ def parse_project(project: Project, parameters: RunParameters | None = None) -> 
     parser = _Parser(project, parameters)
     for file in node_files(project):
         parser.read(file)
+    parser.import_files(list(python_files(project)))
     return parser.parsed()
 
 
@@ -95,6 +105,9 @@ def parse_manifest(project: Project, manifest: Manifest, parameters: RunParamete
     Raises ProjectError.
     """
     parser = _Parser(project, parameters)
+    with_function = {node.file_path for node in manifest.nodes.values() if "function" in node.config}
+    paths = [project.root / name for name in sorted(filter(None, with_function))]
+    found = {entry.file: entry for entry in find_python_nodes(project, paths)}
     for node in manifest.nodes.values():
         if node.kind in KINDS and not KINDS[node.kind].declarable:
             # Made anew, from the nodes that it was made of.
@@ -107,7 +120,14 @@ def parse_manifest(project: Project, manifest: Manifest, parameters: RunParamete
         }
         said = {name: value for name, value in described.items() if value}
         fields = {"kind": node.kind, "name": node.name, **said, **node.config}
-        parser.add(Draft(node.file_path or "manifest.json", Document(fields), (), fields))
+        draft = Draft(node.file_path or "manifest.json", Document(fields), (), fields)
+        if "function" in node.config:
+            file = found.get(node.file_path or "")
+            draft.function = function_of(file, node) if file else None
+            if draft.function is None:
+                parser.refuse_function(draft, file)
+                continue
+        parser.add(draft)
     return parser.parsed()
 
 
@@ -123,6 +143,8 @@ class _Parser:
         self._by_lower_id: dict[str, Draft] = {}
         self._lost: set[str] = set()
         self._files_lost = False
+        self._imported: dict[str, None] = {}
+        self._repeatable = True
 
     def read(self, file: Path) -> None:
         """Read the nodes of one file: a mapping, a list of mappings, or several documents of either."""
@@ -144,6 +166,26 @@ class _Parser:
                 elif not problems:
                     self.add(Draft(name, document, path, value))
 
+    def import_files(self, files: list[Path]) -> None:
+        """Read the nodes of the Python files."""
+        for found in find_python_nodes(self._project, files):
+            self._imported.update(dict.fromkeys(found.files))
+            self._repeatable = self._repeatable and found.repeatable
+            self._problems += map(problem_of, found.problems)
+            self._files_lost = self._files_lost or bool(found.problems)
+            text = (self._project.root / found.file).read_text(encoding="utf-8", errors="replace")
+            for draft in drafts_of(found, text):
+                self.add(draft)
+
+    def refuse_function(self, draft: Draft, found: FoundFile | None) -> None:
+        """Report a node of a manifest whose function is not there, or cannot be imported."""
+        if found is not None and found.problems:
+            self._problems += map(problem_of, found.problems)
+        else:
+            node_id = f"{draft.fields['kind']}.{draft.fields['name']}"
+            self._report(f"{draft.file} declares no {node_id}", Place(draft.file), "make the manifest anew")
+        self._lost.add(str(draft.fields["name"]).lower())
+
     def add(self, draft: Draft) -> None:
         """Take a draft up, and check what can be checked without the others."""
         kind = self._kind(draft)
@@ -160,7 +202,7 @@ class _Parser:
             return
         draft.inputs = self._declared_inputs(draft)
         self._render(draft)
-        self._check_fields(draft, kind)
+        self._check_fields(draft, draft.implementation)
         self._drafts[draft.id] = draft
 
     def parsed(self) -> ParsedProject:
@@ -179,7 +221,15 @@ class _Parser:
         if problems:
             raise ProjectError(sorted(problems, key=_place_order))
         self._see_unused_parameters()
-        return ParsedProject(self._project, manifest, self._drafts, self._warnings, self._renderer)
+        return ParsedProject(
+            self._project,
+            manifest,
+            self._drafts,
+            self._warnings,
+            self._renderer,
+            tuple(self._imported),
+            self._repeatable,
+        )
 
     def _render(self, draft: Draft) -> None:
         draft.rendered = self._renderer.render(draft.fields, code=draft.is_code)
@@ -261,6 +311,11 @@ class _Parser:
     def _check_fields(self, draft: Draft, kind: Kind) -> None:
         own = _fields_of(kind.spec)
         known = {*own, *COMMON_FIELDS, *METADATA_FIELDS, *IDENTITY_FIELDS}
+        if draft.function is not None:
+            known.add("function")
+        if draft.function is not None and draft.kind == "transform" and draft.fields.get("transform"):
+            message = "'sql' has no effect: the function has a body, which gives the rows"
+            self._warnings.append(Problem(message, draft.place("transform"), "leave one of them out"))
         # A template that is wrong leaves nothing to check the values for.
         before = len(self._problems) - bool(draft.rendered and draft.rendered.problems)
         for name in draft.fields:
@@ -268,8 +323,12 @@ class _Parser:
                 self._unknown_field(draft, name, known)
             elif name in FIELDS_TO_COME and name not in own and draft.fields[name]:
                 self._warnings.append(Problem(f"'{name}' has no effect yet", draft.place(name)))
-        values: dict[str, Any] = {}
+        values: dict[str, Any] = kind.supplied()
+        if draft.is_code and "params" in own and isinstance(draft.fields.get("params") or {}, dict):
+            values["params"] = draft.params
         for name, entry in own.items():
+            if name in values:
+                continue
             if draft.values.get(name) is not None:
                 values[name] = draft.values[name]
                 self._check_type(draft, name, entry.type)

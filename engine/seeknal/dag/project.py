@@ -143,11 +143,20 @@ def node_files(project: Project) -> Iterator[Path]:
 
     Shared configuration, and files and folders whose names begin with a dot, are left out.
     """
+    return (path for path in _files(project, "common") if path.suffix in (".yml", ".yaml"))
+
+
+def python_files(project: Project) -> Iterator[Path]:
+    """The Python files that may declare nodes, in the order of their paths: those whose names begin without ``_``."""
+    return (path for path in _files(project) if path.suffix == ".py" and not path.name.startswith("_"))
+
+
+def _files(project: Project, *left_out: str) -> Iterator[Path]:
     folder = project.nodes_folder
     if not folder.is_dir():
         return
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
-        is_ours = parts[0] not in ("common", "templates") and not any(part.startswith(".") for part in parts)
-        if is_ours and path.suffix in (".yml", ".yaml") and path.is_file():
+        is_ours = parts[0] not in (*left_out, "templates") and not any(part.startswith(".") for part in parts)
+        if is_ours and path.suffix in (".yml", ".yaml", ".py") and path.is_file():
             yield path

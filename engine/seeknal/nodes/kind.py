@@ -14,11 +14,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from seeknal.dag.project import Project
+from seeknal.nodes.function_reference import FunctionReference
 from seeknal.store.file_memo import FileDigests
 from seeknal.store.objects import Artifact
 
@@ -93,7 +94,7 @@ class Task(msgspec.Struct, frozen=True):
 
     ``identity`` is, for a node that reads outside the store, what its fingerprint took to be there, encoded.
     ``positions`` gives further names to inputs by index. ``schema`` is the output's, where planning knows it.
-    ``memory_limit_bytes`` 0 means DuckDB's own default.
+    ``memory_limit_bytes`` 0 means DuckDB's own default. ``function`` gives a Python node's rows.
     """
 
     node_id: str
@@ -110,6 +111,7 @@ class Task(msgspec.Struct, frozen=True):
     identity: bytes = b""
     threads: int = 1
     memory_limit_bytes: int = 0
+    function: FunctionReference | None = None
 
 
 class Kind(Protocol):
@@ -123,12 +125,16 @@ class Kind(Protocol):
     that is kept in the manifest and nothing more; ``declarable`` is False for a kind whose nodes the engine makes.
     """
 
-    name: ClassVar[str]
-    spec: ClassVar[type[msgspec.Struct]]
-    makes_table: ClassVar[bool] = True
-    reads_outside: ClassVar[bool] = False
-    executes: ClassVar[bool] = True
-    declarable: ClassVar[bool] = True
+    name: str
+    spec: type[msgspec.Struct]
+    makes_table: bool = True
+    reads_outside: bool = False
+    executes: bool = True
+    declarable: bool = True
+
+    def supplied(self) -> dict[str, Any]:
+        """Fields that stand in the spec whatever the node says."""
+        return {}
 
     # what a node says
 

@@ -1,1 +1,42 @@
-"""What Python nodes are written with."""
+"""Nodes in Python: decorators that make nodes of functions, and what a function is given.
+
+Importing this costs next to nothing: neither pandas nor DuckDB comes with it.
+"""
+
+from __future__ import annotations
+
+from seeknal.pipeline.context import PipelineContext
+from seeknal.pipeline.decorators import (
+    aggregation,
+    exposure,
+    feature_group,
+    materialize,
+    model,
+    rule,
+    second_order_aggregation,
+    source,
+    transform,
+)
+from seeknal.pipeline.materialization import IcebergTable, Materialization, OfflineConfig, OnlineConfig
+from seeknal.pipeline.materialization_config import MaterializationConfig
+from seeknal.pipeline.registry import clear_registry, get_registered_nodes
+
+__all__ = [
+    "IcebergTable",
+    "Materialization",
+    "MaterializationConfig",
+    "OfflineConfig",
+    "OnlineConfig",
+    "PipelineContext",
+    "aggregation",
+    "clear_registry",
+    "exposure",
+    "feature_group",
+    "get_registered_nodes",
+    "materialize",
+    "model",
+    "rule",
+    "second_order_aggregation",
+    "source",
+    "transform",
+]

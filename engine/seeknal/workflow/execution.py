@@ -136,8 +136,11 @@ class Run:
             {node_id: entry.artifact.duration_seconds for node_id, entry in self._base.tree.nodes.items()},
             continue_on_error=self._options.continue_on_error,
         )
-        # One worker process would only add its start; below two runnable nodes nothing can overlap.
-        workers = self._workers or (ProcessWorkers(slots) if self._options.parallel and len(may_run) > 1 else Inline())
+        # One worker process would only add its start; below two runnable nodes nothing can overlap. Code of the user's
+        # never runs in this process.
+        drafts = self._compiled.parsed.drafts
+        apart = (len(may_run) > 1 and self._options.parallel) or any(drafts[node_id].function for node_id in may_run)
+        workers = self._workers or (ProcessWorkers(slots) if apart else Inline())
         finished = False
         try:
             self._drive(scheduler, workers)

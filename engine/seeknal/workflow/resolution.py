@@ -117,7 +117,8 @@ class Resolver:
             kind=draft.kind,
             canonical=analysis.canonical,
             identity=identity,
-            schema=analysis.schema,
+            # What a function gives is only remembered, if known at all.
+            schema=None if draft.function else analysis.schema,
             inputs=[(name, self.artifacts[name], analysis.reads[name]) for name in counted],
         )
 
@@ -166,6 +167,7 @@ class Resolver:
             identity=encoded_identity(self._identities[node_id]) if draft.implementation.reads_outside else b"",
             threads=threads,
             memory_limit_bytes=memory_limit_bytes,
+            function=draft.function,
         )
 
     def _input_table(self, node_id: str) -> InputTable:

@@ -19,6 +19,7 @@ from seeknal.dag.names import PRODUCTION
 from seeknal.dag.parameters import GivenParameters, RunParameters
 from seeknal.dag.parse import ParsedProject, parse_project
 from seeknal.dag.project import Project
+from seeknal.dag.python_stamp import python_stamp
 from seeknal.errors import BusyError, CorruptObjectError
 from seeknal.state.locks import FileLock
 from seeknal.store.file_memo import FileDigests
@@ -105,7 +106,11 @@ class Session:
         for path in project_files(project):
             with contextlib.suppress(OSError):
                 digests.digest(path)
-        return cls(project, parse_project(project, run_parameters(given)), digests)
+        parsed = parse_project(project, run_parameters(given))
+        for name in parsed.imported:
+            with contextlib.suppress(OSError):
+                digests.digest(project.root / name)
+        return cls(project, parsed, digests)
 
     def __enter__(self) -> Session:
         return self
@@ -250,7 +255,7 @@ class Session:
                 if errors and stop is not None and stop.requested:
                     result = replace(result, status="interrupted")
             whole = environment == PRODUCTION and not options.filters and result.status == "success"
-            if whole and self._of_files and not self._depends_on_the_moment():
+            if whole and self._of_files and self.compiled.parsed.repeatable and not self._depends_on_the_moment():
                 self._remember_settled(snapshot, publish)
             return result
 
@@ -262,7 +267,15 @@ class Session:
         """Note what this state rests on; see :mod:`seeknal.workflow.settled`."""
         warnings = [str(warning) for warning in self.compiled.parsed.warnings]
         edges = len(self.manifest.edges)
-        record = settled(head, self.digests, self.parameters, edges=edges, published=published, warnings=warnings)
+        record = settled(
+            head,
+            self.digests,
+            self.parameters,
+            edges=edges,
+            published=published,
+            warnings=warnings,
+            python=python_stamp() if self.compiled.parsed.imported else "",
+        )
         remember(self.store, record)
 
     @contextmanager

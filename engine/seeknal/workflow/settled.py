@@ -21,7 +21,8 @@ import msgspec
 
 from seeknal.dag.names import PRODUCTION
 from seeknal.dag.parameters import GivenParameters, RunParameters
-from seeknal.dag.project import PROJECT_FILE, Project, node_files, shared_files
+from seeknal.dag.project import PROJECT_FILE, Project, node_files, python_files, shared_files
+from seeknal.dag.python_stamp import python_stamp
 from seeknal.errors import StoreError
 from seeknal.store.file_memo import FileDigests
 from seeknal.store.filesystem import digest_bytes, write_atomically
@@ -38,7 +39,8 @@ class Settled(msgspec.Struct, frozen=True):
 
     ``files``: path → content digest; ``listings``: pattern → paths. ``given``: the names that templates asked for, with
     a digest of what the run was given under them; ``variables``: the same for environment variables. ``today``: the
-    day, where that mattered. What was not given or not set has the empty digest.
+    day, where that mattered. What was not given or not set has the empty digest. ``python``: the Python and the
+    packages that the project's Python files were imported with; empty without any.
     """
 
     engine: str
@@ -51,6 +53,7 @@ class Settled(msgspec.Struct, frozen=True):
     given: dict[str, str] = {}
     variables: dict[str, str] = {}
     today: str = ""
+    python: str = ""
 
 
 FORMAT_VERSIONS[Settled] = ("settled", 2)
@@ -59,7 +62,12 @@ FORMAT_VERSIONS[Settled] = ("settled", 2)
 def project_files(project: Project) -> list[Path]:
     """The files that say what the project is: its settings, its shared configuration and its nodes."""
     settings = project.root / PROJECT_FILE
-    return [*([settings] if settings.is_file() else []), *shared_files(project), *node_files(project)]
+    return [
+        *([settings] if settings.is_file() else []),
+        *shared_files(project),
+        *node_files(project),
+        *python_files(project),
+    ]
 
 
 def remember(store: Store, settled: Settled) -> None:
@@ -84,6 +92,7 @@ def settled(
     edges: int,
     published: bool,
     warnings: list[str],
+    python: str = "",
 ) -> Settled:
     """Make the record of a run that stands at ``head``."""
     given = parameters.given.values()
@@ -98,6 +107,7 @@ def settled(
         {name: _digest(given.get(name)) for name in sorted(parameters.asked)},
         {name: _digest(value) for name, value in sorted(parameters.variables.items())},
         parameters.today.isoformat() if parameters.rests_on_today else "",
+        python,
     )
 
 
@@ -113,6 +123,8 @@ def settled_run(
         if head is None or head != settled.head or settled.engine != engine_stamp():
             return None
         if not _parameters_stand(settled, given or GivenParameters()):
+            return None
+        if settled.python and settled.python != python_stamp():
             return None
         if not _files_stand(project, store, settled) or not _views_stand(project):
             return None

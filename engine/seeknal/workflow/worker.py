@@ -82,12 +82,12 @@ def _insist_on_identity(task: Task, bench: Workbench) -> None:
     """
     from seeknal.dag.project import Project
     from seeknal.nodes.kind import Surroundings, encoded_identity
-    from seeknal.nodes.registry import KINDS
+    from seeknal.nodes.python_function import implementation_of
     from seeknal.store.file_memo import FileDigests
 
     if not task.identity:
         return
-    kind = KINDS[task.kind]
+    kind = implementation_of(task.kind, task.function)
     # Without a memory: what was read was read a moment ago, so only the content itself can tell.
     digests = FileDigests(bench.store.root / "memo" / "none", bench.store.temporary_folder)
     around = Surroundings(Project(Path(task.project_root)), digests, None)
@@ -100,13 +100,13 @@ def execute(task: Task) -> Outcome:
     import duckdb
 
     from seeknal.dag.sql_problem import engine_problem
-    from seeknal.nodes.registry import KINDS
+    from seeknal.nodes.python_function import implementation_of
     from seeknal.nodes.workbench import QueryFailed
 
     bench = _workbench(task.store_root)
     started = time.perf_counter()
     try:
-        artifact = KINDS[task.kind].execute(task, bench)
+        artifact = implementation_of(task.kind, task.function).execute(task, bench)
         _insist_on_identity(task, bench)
         artifact = msgspec.structs.replace(
             artifact, built_at=time.time(), duration_seconds=time.perf_counter() - started, run_id=task.run_id

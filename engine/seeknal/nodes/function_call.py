@@ -1,0 +1,147 @@
+"""Calling a node's function in a worker: its file is imported, what it prints goes to a log.
+
+A function is found by its file and the node's id, never sent. What it prints, and the traceback of what it raises,
+stand in ``target/logs/<node>.log``; its error is one line, at the last line of the project's own code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from seeknal.errors import NodeFailedError, Place
+from seeknal.nodes.captured_output import captured_output
+from seeknal.nodes.function_reference import FunctionReference
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    files: dict[str, str]
+    functions: dict[str, Callable[..., Any]]
+
+
+# What this process imported, by root and file.
+_loaded: dict[tuple[str, str], _Loaded] = {}
+_prepared: set[str] = set()
+
+
+def log_path(project_root: Path, node_id: str) -> Path:
+    """Where what a node's function printed stands."""
+    return project_root / "target" / "logs" / f"{node_id}.log"
+
+
+@contextlib.contextmanager
+def function_running(root: Path, reference: FunctionReference) -> Iterator[None]:
+    """Run code of the user's: in the project's folder, its output captured, its errors as NodeFailedError."""
+    log = log_path(root, reference.node_id)
+    folder = os.getcwd()
+    failure: NodeFailedError | None = None
+    with captured_output(log) as output:
+        try:
+            os.chdir(root)
+            yield
+        except NodeFailedError as error:
+            failure = error
+        except BaseException as error:
+            output.write(_traceback(root, error))
+            failure = _failure(root, reference, error)
+        finally:
+            os.chdir(folder)
+    if failure is not None:
+        if not failure.hint and log.exists():
+            failure.hint = f"more in {log.relative_to(root).as_posix()}"
+        raise failure
+
+
+def call_function(root: Path, reference: FunctionReference, context: Any) -> Any:
+    """Import a node's function and call it. Raises what it raises."""
+    function = _function(root, reference)
+    result = function(context) if _takes_context(function) else function()
+    if inspect.isawaitable(result):
+        result.close() if inspect.iscoroutine(result) else None
+        raise NodeFailedError(
+            f"{reference.name}() is async, which a node cannot be",
+            place=Place(reference.file, reference.line),
+            hint="write `def`, and run what is async with asyncio.run()",
+        )
+    return result
+
+
+def _takes_context(function: Callable[..., Any]) -> bool:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return True
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return any(entry.kind in (*positional, inspect.Parameter.VAR_POSITIONAL) for entry in parameters)
+
+
+def _function(root: Path, reference: FunctionReference) -> Callable[..., Any]:
+    from seeknal.pipeline.project_modules import forget_modules, import_file, prepare_imports
+    from seeknal.pipeline.registry import clear_registry, registrations
+
+    key = (str(root), reference.file)
+    loaded = _loaded.get(key)
+    if loaded is None or loaded.files != reference.files:
+        if str(root) not in _prepared:
+            prepare_imports(root)
+            _prepared.add(str(root))
+        if loaded is not None:
+            # Something changed since: what other modules hold of it must go as well.
+            forget_modules(root)
+            _loaded.clear()
+        clear_registry()
+        path = root / reference.file
+        import_file(root, path)
+        own = {entry.node_id: entry.function for entry in registrations() if entry.file == str(path)}
+        loaded = _loaded[key] = _Loaded(reference.files, own)
+    _insist_on_files(root, reference)
+    if reference.node_id not in loaded.functions:
+        raise NodeFailedError(f"{reference.file} does not declare {reference.node_id} when it is imported again")
+    return loaded.functions[reference.node_id]
+
+
+def _insist_on_files(root: Path, reference: FunctionReference) -> None:
+    """Raise NodeFailedError where a file is not what the fingerprint was computed for."""
+    for name, digest in reference.files.items():
+        try:
+            data = (root / name).read_bytes()
+        except OSError:
+            data = b""
+        if xxhash.xxh3_128_hexdigest(data) != digest:
+            _loaded.clear()
+            raise NodeFailedError(f"{name} changed while the project was run", hint="run again")
+
+
+def _failure(root: Path, reference: FunctionReference, error: BaseException) -> NodeFailedError:
+    from seeknal.pipeline.exception_text import cut, described, last_place
+
+    where, line = last_place(root, error) or (reference.file, reference.line)
+    if isinstance(error, SystemExit):
+        message = f"ends the program: sys.exit({'' if error.code is None else repr(error.code)})"
+    elif isinstance(error, SyntaxError):
+        message = f"is not valid Python: {error.msg}"
+    else:
+        message = described(error)
+    return NodeFailedError(cut(message.partition(" LINE 1: ")[0]), place=Place(where, line))
+
+
+def _traceback(root: Path, error: BaseException) -> str:
+    """A traceback from the first line of the project's own code on."""
+    from seeknal.pipeline.project_files import is_project_file
+
+    try:
+        trace = error.__traceback__
+        while trace is not None and not is_project_file(root, trace.tb_frame.f_code.co_filename):
+            trace = trace.tb_next
+        return "".join(traceback.format_exception(type(error), error, trace or error.__traceback__, limit=50))
+    except Exception:
+        return f"{type(error).__name__}\n"

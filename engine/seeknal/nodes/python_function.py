@@ -1,0 +1,253 @@
+"""Nodes whose rows a Python function gives: any kind, with the function in the place of what its fields would read.
+
+Of a source and a transform the function's rows are the output. Of the other kinds the kind then works on these rows, as
+if they were its one input (``function.rows``). A function that has nothing in it is no such node: its fields say all.
+
+Its schema is known only when it has run; the last one is remembered, for the same function, parameters and input
+columns, so that readers can be checked before anything runs. That is a memo: what comes out decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import xxhash
+
+from seeknal.dag.project import Project
+from seeknal.dag.sql import literal, quoted
+from seeknal.errors import NodeFailedError, Place, SeeknalError
+from seeknal.nodes.function_call import call_function, function_running
+from seeknal.nodes.function_reference import FunctionReference
+from seeknal.nodes.kind import FieldProblem, InputTable, Kind, Query, Surroundings, Task
+from seeknal.nodes.registry import KINDS
+from seeknal.nodes.workbench import QueryFailed, Workbench, literal_pattern, stored_type, table_query
+from seeknal.store.filesystem import write_atomically
+from seeknal.store.objects import Artifact
+
+ROWS = "function.rows"
+
+# The kinds whose output the function's rows are.
+_ROW_KINDS = frozenset({"source", "transform"})
+
+
+class RowsSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """The fields of a source or transform whose rows a function gives.
+
+    ``source``, ``table`` and ``schema`` are what a source is loaded from where its function returns None;
+    ``transform`` has no effect.
+    """
+
+    source: str = "csv"
+    table: str = ""
+    schema: list[dict[str, Any]] | None = None
+    freshness: dict[str, Any] = {}
+    transform: str = ""
+    output: dict[str, Any] = {}
+    inputs: list[Any] = []
+    params: dict[str, Any] = {}
+
+
+def implementation_of(kind: str, function: FunctionReference | None) -> Kind:
+    """What executes a node of a kind, by its fields or by its function."""
+    return KINDS[kind] if function is None else PythonFunction(KINDS[kind], function)
+
+
+class PythonFunction(Kind):
+    """A kind whose rows come from a function."""
+
+    def __init__(self, kind: Kind, function: FunctionReference) -> None:
+        self._kind = kind
+        self._function = function
+        self._gives_output = kind.name in _ROW_KINDS
+        self.name = kind.name
+        self.spec = RowsSpec if self._gives_output else kind.spec
+        self.makes_table = kind.makes_table
+        self.reads_outside = kind.reads_outside
+        self.executes = kind.executes
+
+    # what it says
+
+    def supplied(self) -> dict[str, Any]:
+        if self._gives_output:
+            return {}
+        own = {entry.encode_name for entry in msgspec.structs.fields(self._kind.spec)}
+        return {name: value for name, value in (("inputs", [ROWS]), ("source", ROWS)) if name in own}
+
+    def check(self, spec: Any, project: Project) -> Iterable[FieldProblem]:
+        return () if self._gives_output else self._kind.check(spec, project)
+
+    def references(self, spec: Any) -> Iterable[tuple[str, tuple[str | int, ...]]]:
+        for index, node_id in enumerate(self._function.references):
+            yield node_id, ("function", "references", index)
+        if not self._gives_output:
+            yield from (entry for entry in self._kind.references(spec) if entry[0] != ROWS)
+
+    def declared(self, spec: Any) -> dict[str, str] | None:
+        return None if self._gives_output else self._kind.declared(spec)
+
+    def delivers_to(self, spec: Any) -> str | None:
+        return None if self._gives_output else self._kind.delivers_to(spec)
+
+    # what is known before it runs
+
+    def schema(self, spec: Any, inputs: Sequence[dict[str, str] | None], around: Surroundings) -> dict[str, str] | None:
+        if any(schema is None for schema in inputs):
+            return None
+        path = self._memory(around.project.store().root, spec, [list((schema or {}).items()) for schema in inputs])
+        try:
+            return dict(msgspec.msgpack.decode(path.read_bytes(), type=list[tuple[str, str]]))
+        except (OSError, msgspec.MsgspecError):
+            return None
+
+    def verify(
+        self, spec: Any, inputs: Sequence[Mapping[str, str] | None], schema: Mapping[str, str] | None
+    ) -> Iterable[FieldProblem]:
+        return () if self._gives_output else self._kind.verify(spec, [None], schema)
+
+    def reads(
+        self, spec: Any, inputs: Sequence[str], schemas: Sequence[Mapping[str, str] | None]
+    ) -> dict[str, tuple[str, ...] | None]:
+        found: dict[str, tuple[str, ...] | None] = {}
+        for name, schema in zip(inputs, schemas, strict=True):
+            shown = self._function.reads.get(name.lower())
+            actual = {column.lower(): column for column in schema or ()}
+            if shown is None or not all(column.lower() in actual for column in shown):
+                found[name] = None
+            else:
+                found[name] = tuple(actual[column.lower()] for column in shown)
+        return found
+
+    # what it depends on
+
+    def identity(self, spec: Any, around: Surroundings) -> list[Any]:
+        said = [self._function.digest, self._function.node_id, msgspec.to_builtins(spec)]
+        if not self._gives_output:
+            return [*said, self._kind.identity(spec, around)]
+        if self.name == "source" and spec.table:
+            # What the function may leave to the fields, or read itself.
+            try:
+                return [*said, KINDS["source"].identity(_source_spec(spec), around)]
+            except SeeknalError:
+                return said
+        return said
+
+    def always_runs(self, spec: Any) -> bool:
+        if self._gives_output:
+            return self.name == "source" and self._function.reads_outside
+        return self._kind.always_runs(spec)
+
+    # running
+
+    def execute(self, task: Task, bench: Workbench) -> Artifact:
+        spec = msgspec.convert(task.spec, self.spec)
+        root = Path(task.project_root)
+        context = self._context(task, bench)
+        try:
+            with function_running(root, self._function):
+                value = call_function(root, self._function, context)
+                if not (value is None and self.name == "source"):
+                    # A relation is computed only now, by code of the user's.
+                    artifact = self._stored(value, spec, task, bench)
+        finally:
+            context.close()
+        if value is None and self.name == "source":
+            fields = msgspec.to_builtins(_source_spec(spec))
+            artifact = KINDS["source"].execute(msgspec.structs.replace(task, spec=fields), bench)
+        schema = list(artifact.schema().items())
+        path = self._memory(Path(task.store_root), spec, [list(table.columns) for table in task.inputs])
+        write_atomically(path, msgspec.msgpack.encode(schema), bench.store.temporary_folder)
+        return artifact
+
+    def _stored(self, value: Any, spec: Any, task: Task, bench: Workbench) -> Artifact:
+        import duckdb
+
+        from seeknal.nodes.returned_rows import rows_of
+
+        connection = bench.outside_connection(task.threads, task.memory_limit_bytes)
+        try:
+            with rows_of(value, connection) as rows:
+                if self._gives_output:
+                    return bench.copy_to_store(rows.connection, rows.query, rows.schema)
+                return self._by_kind(rows, spec, task, bench)
+        except (NodeFailedError, duckdb.Error) as error:
+            message = error.message if isinstance(error, NodeFailedError) else " ".join(str(error).split())
+            hint = error.hint if isinstance(error, NodeFailedError) else ""
+            place = Place(self._function.file, self._function.line)
+            raise NodeFailedError(f"{self._function.name}() {_predicate(message)}", place=place, hint=hint) from error
+
+    def _by_kind(self, rows: Any, spec: Any, task: Task, bench: Workbench) -> Artifact:
+        """Let the kind work on the function's rows."""
+        wrong = next(iter(self._kind.verify(spec, [rows.schema], None)), None)
+        if wrong is not None:
+            raise NodeFailedError(f"gives rows that the {self.name} cannot use: {wrong.message}", hint=wrong.hint)
+        file = bench.store.temporary_path()
+        try:
+            casts = ", ".join(
+                f"CAST({quoted(name)} AS {stored_type(type_)}) AS {quoted(name)}" for name, type_ in rows.schema.items()
+            )
+            rows.connection.execute(
+                f"COPY (SELECT {casts} FROM ({rows.query})) TO {literal(str(file))} (FORMAT parquet, COMPRESSION zstd)"
+            )
+            connection = bench.outside_connection(task.threads, task.memory_limit_bytes)
+            counted = connection.execute("SELECT count(*) FROM read_parquet($1)", [literal_pattern(str(file))])
+            table = InputTable(ROWS, (str(file),), tuple(rows.schema.items()), counted.fetchone()[0])
+            inner = msgspec.structs.replace(task, inputs=(table,), positions=(), statements=(), schema=None)
+            query = self._kind.query(spec, (ROWS,))
+            if query is not None:
+                inner = _with_query(inner, query, bench)
+            return self._kind.execute(inner, bench)
+        except QueryFailed as error:
+            problem = error.problem
+            message = f"gives rows that the {self.name} cannot use: {problem.message}"
+            raise NodeFailedError(message, hint=problem.hint) from error
+        finally:
+            file.unlink(missing_ok=True)
+
+    def _context(self, task: Task, bench: Workbench) -> Any:
+        from seeknal.pipeline.context import Input, Limits, PipelineContext
+
+        root = Path(task.project_root)
+        inputs = {
+            table.node_id.lower(): Input(
+                table_query(table), table.columns, self._function.reads.get(table.node_id.lower())
+            )
+            for table in task.inputs
+        }
+        return PipelineContext(
+            project_path=root,
+            target_dir=root / "target",
+            node_id=task.node_id,
+            params=task.spec.get("params") or {},
+            node_meta={"kind": task.kind, "name": task.node_id.partition(".")[2], **task.spec},
+            inputs=inputs,
+            limits=Limits(task.threads, task.memory_limit_bytes, str(bench.store.temporary_folder)),
+        )
+
+    def _memory(self, store_root: Path, spec: Any, inputs: Sequence[Sequence[Sequence[str]]]) -> Path:
+        said = [self._function.digest, self.name, msgspec.to_builtins(spec), inputs]
+        return store_root / "memo" / "schemas" / xxhash.xxh3_128_hexdigest(msgspec.msgpack.encode(said))
+
+
+def _source_spec(spec: Any) -> Any:
+    kind = KINDS["source"].spec
+    names = {entry.encode_name for entry in msgspec.structs.fields(kind)}
+    fields = {name: value for name, value in msgspec.to_builtins(spec).items() if name in names and value is not None}
+    return msgspec.convert(fields, kind)
+
+
+def _with_query(task: Task, query: Query, bench: Workbench) -> Task:
+    """A task that runs a kind's query over the function's rows. Raises NodeFailedError where it cannot be."""
+    from seeknal.dag.sql import take_apart
+
+    connection = bench.hermetic_connection(task.threads, task.memory_limit_bytes)
+    sql = take_apart(query.text, {ROWS: ROWS}, lambda name: [], connection)
+    if sql.problems:
+        raise NodeFailedError(f"cannot be computed from the function's rows: {sql.problems[0].message}")
+    return msgspec.structs.replace(task, positions=sql.positions, statements=sql.statements)
+
+
+def _predicate(message: str) -> str:
+    return message if message.split(" ")[0] in ("returned", "has", "gives", "cannot") else f"failed: {message}"
