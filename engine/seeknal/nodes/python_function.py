@@ -180,8 +180,9 @@ class PythonFunction(Kind):
 
     def _by_kind(self, rows: Any, spec: Any, task: Task, bench: Workbench) -> Artifact:
         """Let the kind work on the function's rows."""
-        wrong = next(iter(self._kind.verify(spec, [rows.schema], None)), None)
-        if wrong is not None:
+        for wrong in self._kind.verify(spec, [rows.schema], None):
+            if wrong.is_warning:
+                continue
             raise NodeFailedError(f"gives rows that the {self.name} cannot use: {wrong.message}", hint=wrong.hint)
         file = bench.store.temporary_path()
         try:
@@ -212,7 +213,7 @@ class PythonFunction(Kind):
         root = Path(task.project_root)
         inputs = {
             table.node_id.lower(): Input(
-                table_query(table), table.columns, self._function.reads.get(table.node_id.lower())
+                table_query(table), table.columns, self._function.reads.get(table.node_id.lower()), table.metadata
             )
             for table in task.inputs
         }
@@ -243,7 +244,7 @@ def _with_query(task: Task, query: Query, bench: Workbench) -> Task:
     from seeknal.dag.sql import take_apart
 
     connection = bench.hermetic_connection(task.threads, task.memory_limit_bytes)
-    sql = take_apart(query.text, {ROWS: ROWS}, lambda name: [], connection)
+    sql = take_apart(query.text, {ROWS: ROWS}, lambda name: [], connection, query.positions)
     if sql.problems:
         raise NodeFailedError(f"cannot be computed from the function's rows: {sql.problems[0].message}")
     return msgspec.structs.replace(task, positions=sql.positions, statements=sql.statements)

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 class Input:
     """An input: SQL that gives its rows, its columns and their types, and the columns shown (None: all).
 
-    ``entity`` names the entity of a feature group, with its join keys and the column of its event time.
+    ``metadata`` is what its kind tells: of a feature group its entity, join keys and event time.
     """
 
     query: str
     columns: tuple[tuple[str, str], ...]
     shown: tuple[str, ...] | None = None
-    entity: tuple[str, tuple[str, ...], str] | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -105,13 +105,12 @@ class PipelineContext:
             frame: Any = relation
         else:
             frame = _as_pandas(relation)
-        entity = self._input(node_id).entity
-        if entity is None:
+        about = self._input(node_id).metadata
+        if "entity_name" not in about:
             return frame
-        from seeknal.pipeline.feature_frame import FeatureFrame
+        from seeknal.pipeline.feature_frame import EVENT_TIME, FeatureFrame
 
-        name, join_keys, event_time = entity
-        return FeatureFrame(frame, name, join_keys, event_time)
+        return FeatureFrame(frame, about["entity_name"], about["join_keys"], about["event_time_col"] or EVENT_TIME)
 
     def relation(self, node_id: str, columns: Sequence[str] | None = None) -> DuckDBPyRelation:
         """Read an input as a DuckDB relation on :attr:`duckdb`: nothing is loaded before it is used."""
@@ -181,7 +180,7 @@ class PipelineContext:
         return [known[name.lower()] for name in wanted]
 
     def _entity(self, name: str) -> Any:
-        from seeknal.pipeline.feature_frame import EVENT_TIME, EntityTable
+        from seeknal.pipeline.feature_frame import EntityTable
 
         found = self.inputs.get(f"entity.{name}".lower())
         if found is None:
@@ -189,9 +188,7 @@ class PipelineContext:
         view = f'"entity".{_quoted(name)}'
         self.duckdb.execute("CREATE SCHEMA IF NOT EXISTS entity")
         self.duckdb.execute(f"CREATE OR REPLACE VIEW {view} AS {found.query}")
-        names = [column for column, _ in found.columns]
-        keys = names[: names.index(EVENT_TIME)] if EVENT_TIME in names else names
-        return EntityTable(self.duckdb, view, name, tuple(keys))
+        return EntityTable(self.duckdb, view, name, tuple(found.metadata["join_keys"]))
 
 
 def _quoted(name: str) -> str:

@@ -7,11 +7,7 @@ from typing import Any
 
 import pytest
 
-from seeknal.dag.project import Project
-from seeknal.errors import Problem
-from seeknal.workflow.results import RunOptions, RunResult
-from seeknal.workflow.session import Session
-from tests.engine.workflow.projects import executed, executed_in, run, write, write_project
+from tests.engine.workflow.projects import executed_in, write_project
 
 ORDERS = {
     "data/orders.csv": "id,amount\n1,10\n2,20\n3,\n",
