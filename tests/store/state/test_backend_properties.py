@@ -136,7 +136,7 @@ node_changes = st.fixed_dictionaries(
     optional={
         "status": texts,
         "duration_ms": st.none() | st.floats(0, 1e9),
-        "row_count": st.none() | st.integers(0),
+        "row_count": st.none() | st.integers(0, 2**63 - 1),
         "error_message": st.none() | texts,
         "hash": st.none() | texts,
         "metadata": json_objects,
