@@ -23,7 +23,8 @@ FAILING = CLEAN.replace("amount * 2", "CAST('x' || id AS INTEGER)")
 
 RUN_KEYS = {"schema_version", "run_id", "env", "status", "duration_seconds", "snapshot", "nodes", "errors"}
 NODE_KEYS = {
-    "node_id", "kind", "name", "status", "reason", "row_count", "duration_seconds", "fingerprint", "artifact", "error",
+    "node_id", "kind", "name", "status", "reason", "row_count", "duration_seconds", "fingerprint", "artifact",
+    "metadata", "error",
 }  # fmt: skip
 PLANNED_KEYS = {"node_id", "category", "reason", "changed_fields", "details", "volatile"}
 

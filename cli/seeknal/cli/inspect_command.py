@@ -118,6 +118,7 @@ def _since(path: Path, delivery: Delivery) -> str:
 
 
 def _head(outputs: Outputs, node_id: str, console: Console) -> None:
+    from seeknal.cli.run_report import metrics_text
     from seeknal.workflow.views import timestamp
 
     entry = outputs.nodes[node_id]
@@ -128,6 +129,8 @@ def _head(outputs: Outputs, node_id: str, console: Console) -> None:
         console.line(f"  Columns: {len(artifact.columns)}")
     console.line(f"  Size:    {size_text(sum(blob.size_bytes for blob in artifact.blobs()))}")
     console.line(f"  Built:   {timestamp(artifact.built_at).replace('T', ' ')} UTC")
+    if artifact.metadata.get("metrics"):
+        console.line(f"  Metrics: {metrics_text(artifact.metadata)}")
     if entry.stale:
         console.mark("warning", "stale: kept from an earlier run, because the node could not be built anew")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -112,6 +112,10 @@ class RunReport:
             self.console.line(f"  SUCCESS in {event.duration_seconds:.2f}s")
             if event.row_count is not None:
                 self.console.line(f"  Rows: {event.row_count:,}")
+            if event.metadata.get("metrics"):
+                self.console.line(f"  Metrics: {metrics_text(event.metadata)}")
+            for warning in event.metadata.get("warnings", ()):
+                self.console.mark("warning", f"{_bare(event.node_id)}: {warning}")
         else:
             self.console.line(f"  FAILED in {event.duration_seconds:.2f}s")
             self.console.errors(event.problems)
@@ -146,6 +150,16 @@ class RunReport:
         if not worth_saying or alone <= result.duration_seconds:
             return ""
         return f" ({(1 - result.duration_seconds / alone) * 100:.0f}% faster than the nodes' durations added up)"
+
+
+def metrics_text(metadata: Mapping[str, Any]) -> str:
+    """An artifact's metrics in one line: ``accuracy 0.912, recall 0.880 (test rows)``."""
+    said = ", ".join(f"{name} {_rounded(value)}" for name, value in metadata["metrics"].items())
+    return f"{said} ({metadata['measured_on']})" if metadata.get("measured_on") else said
+
+
+def _rounded(value: float) -> str:
+    return f"{value:.3f}" if 0.001 <= abs(value) < 10_000 else f"{value:.3g}"
 
 
 def forecast_lines(forecast: list[Forecast], tags: dict[str, list[str]]) -> list[str]:

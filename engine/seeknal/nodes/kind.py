@@ -121,14 +121,16 @@ class Kind(Protocol):
     table without SQL, reads nothing outside and delivers nothing.
 
     ``name`` is what ``kind:`` says in YAML; ``spec`` the Struct of its fields; ``makes_table`` whether other nodes can
-    read it; ``reads_outside`` whether its identity can change while it is executed; ``executes`` is False for a kind
-    that is kept in the manifest and nothing more; ``declarable`` is False for a kind whose nodes the engine makes.
+    read it; ``reads_outside`` whether its identity can change while it is executed; ``needs_process`` whether it is
+    executed in a worker process always, because nothing but that process's end would stop it; ``executes`` is False for
+    a kind that is kept in the manifest and nothing more; ``declarable`` is False for one whose nodes the engine makes.
     """
 
     name: str
     spec: type[msgspec.Struct]
     makes_table: bool = True
     reads_outside: bool = False
+    needs_process: bool = False
     executes: bool = True
     declarable: bool = True
 

@@ -7,6 +7,7 @@ from seeknal.nodes.entity import EntityKind
 from seeknal.nodes.exposure import ExposureKind
 from seeknal.nodes.feature_group import FeatureGroupKind
 from seeknal.nodes.kind import Kind
+from seeknal.nodes.model import ModelKind
 from seeknal.nodes.second_order_aggregation import SecondOrderAggregationKind
 from seeknal.nodes.source import SourceKind
 from seeknal.nodes.transform import TransformKind
@@ -21,11 +22,12 @@ KINDS: dict[str, Kind] = {
         FeatureGroupKind(),
         EntityKind(),
         ExposureKind(),
+        ModelKind(),
     )
 }
 
 # Kinds that projects may hold already, but that this version does not execute.
-KINDS_TO_COME = frozenset({"model", "rule", "python"})
+KINDS_TO_COME = frozenset({"rule", "python"})
 
 # What `kind:` may say in a file.
 DECLARABLE_KINDS = [name for name, kind in KINDS.items() if kind.declarable]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from seeknal.errors import Problem
 
@@ -33,7 +34,10 @@ class NodeStarted:
 
 @dataclass(frozen=True, slots=True)
 class NodeFinished:
-    """A node is over. ``status``: success, cached, failed or skipped."""
+    """A node is over. ``status``: success, cached, failed or skipped.
+
+    ``metadata`` is what its artifact says of itself: ``metrics`` (name → number), ``warnings`` (lines), and the like.
+    """
 
     node_id: str
     index: int
@@ -43,6 +47,7 @@ class NodeFinished:
     row_count: int | None
     duration_seconds: float
     problems: tuple[Problem, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

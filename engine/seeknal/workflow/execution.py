@@ -8,7 +8,7 @@ in the cache; the next run goes on from there.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 
 import msgspec
@@ -136,11 +136,7 @@ class Run:
             {node_id: entry.artifact.duration_seconds for node_id, entry in self._base.tree.nodes.items()},
             continue_on_error=self._options.continue_on_error,
         )
-        # One worker process would only add its start; below two runnable nodes nothing can overlap. Code of the user's
-        # never runs in this process.
-        drafts = self._compiled.parsed.drafts
-        apart = (len(may_run) > 1 and self._options.parallel) or any(drafts[node_id].function for node_id in may_run)
-        workers = self._workers or (ProcessWorkers(slots) if apart else Inline())
+        workers = self._workers or self._new_workers(slots, may_run)
         finished = False
         try:
             self._drive(scheduler, workers)
@@ -172,6 +168,13 @@ class Run:
         if not self._options.parallel:
             return 1
         return max(1, min(self._options.max_workers, MOST_WORKERS, max(runnable, 1)))
+
+    def _new_workers(self, slots: int, may_run: Collection[str]) -> Workers:
+        # One worker process would only add its start; below two runnable nodes nothing can overlap. But code of the
+        # user's never runs in this process, nor does what nothing but a process's end would stop.
+        drafts = [self._compiled.parsed.drafts[node_id] for node_id in may_run]
+        apart = any(draft.function or draft.implementation.needs_process for draft in drafts)
+        return ProcessWorkers(slots) if apart or (self._options.parallel and len(drafts) > 1) else Inline()
 
     def _drive(self, scheduler: Scheduler, workers: Workers) -> None:
         futures: dict[Future[bytes], str] = {}
@@ -331,6 +334,7 @@ class Run:
                 outcome.row_count,
                 outcome.duration_seconds,
                 outcome.problems,
+                outcome.artifact.metadata if outcome.artifact is not None else {},
             )
         )
 

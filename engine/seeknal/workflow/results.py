@@ -52,6 +52,7 @@ class NodeOutcome:
             "duration_seconds": round(self.duration_seconds, 6),
             "fingerprint": self.fingerprint or None,
             "artifact": parts[0].digest if parts else None,
+            "metadata": self.artifact.metadata if self.artifact else {},
             "error": "; ".join(str(problem) for problem in self.problems) or None,
         }
 

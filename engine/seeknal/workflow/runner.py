@@ -284,9 +284,14 @@ class DAGRunner:
     # opening and committing
 
     def _open(self, filters: Filters, full: bool, state: Mapping[str, Any]) -> Selection:
-        """Open the engine on the nodes whose kinds, and whose inputs' kinds, we know; give what is selected."""
+        """Open the engine on the nodes whose kinds, and whose inputs' kinds, we know; give what is selected.
+
+        A node of a kind of ours that says nothing is one that the caller executes.
+        """
         project = Project.open(self.root)
-        foreign = {node_id for node_id, node in self.manifest.nodes.items() if node.kind not in KINDS}
+        foreign = {
+            node_id for node_id, node in self.manifest.nodes.items() if node.kind not in KINDS or not node.config
+        }
         foreign |= self.manifest.descendants_of(foreign)
         built = {node_id for node_id in foreign if state.get(node_id, {}).get("status") == "success"}
         ours = Manifest(self.manifest.metadata.project)

@@ -31,7 +31,10 @@ from seeknal.store.store import Store
 from seeknal.version import __version__
 from seeknal.workflow.delivery import delivered_blobs, is_as_left
 from seeknal.workflow.results import NodeOutcome, RunResult, new_run_id
-from seeknal.workflow.views import FEATURE_STORE, is_entity, is_whole
+from seeknal.workflow.views import FEATURE_STORE, MODELS, is_whole
+
+# Those whose versions count in fingerprints.
+_PACKAGES = ("duckdb", "sklearn", "skops", "numpy", "scipy", "xgboost")
 
 
 class Settled(msgspec.Struct, frozen=True):
@@ -76,12 +79,14 @@ def remember(store: Store, settled: Settled) -> None:
 
 
 def engine_stamp() -> str:
-    """What this engine is, found without importing DuckDB: our version, and DuckDB's installed files."""
-    spec = find_spec("duckdb")
-    if spec is None or spec.origin is None:
-        return ""
-    stat = os.stat(spec.origin)
-    return f"{__version__}/{spec.origin}/{stat.st_size}/{stat.st_mtime_ns}"
+    """What this engine is, found without importing DuckDB: our version, and the packages that give nodes' outputs."""
+    stamp = __version__
+    for package in _PACKAGES:
+        spec = find_spec(package)
+        if spec is not None and spec.origin is not None:
+            stat = os.stat(spec.origin)
+            stamp += f"/{spec.origin}/{stat.st_size}/{stat.st_mtime_ns}"
+    return stamp
 
 
 def settled(
@@ -134,9 +139,9 @@ def settled_run(
         return None
     if not all(store.is_whole(entry.artifact) for entry in tree.nodes.values()):
         return None
-    if not is_whole(store.view_folder(snapshot.tree), tree):
-        return None
-    if any(map(is_entity, tree.nodes)) and not (project.target / FEATURE_STORE).exists():
+    view = store.view_folder(snapshot.tree)
+    shown = [name for name in (FEATURE_STORE, MODELS) if (view / name).is_dir()]
+    if not is_whole(view, tree) or not all((project.target / name).exists() for name in shown):
         return None
     if publish and not (settled.published and _deliveries_stand(store, tree)):
         return None
@@ -184,6 +189,9 @@ def _digest(value: Any) -> str:
 def _deliveries_stand(store: Store, tree: Tree) -> bool:
     delivered = store.read_deliveries(PRODUCTION).nodes
     for node_id, entry in tree.nodes.items():
+        if entry.artifact.parts:
+            # What stands beside a table, as a model's file does, is not delivered.
+            continue
         for name, _ in delivered_blobs(entry.artifact):
             delivery = delivered.get(node_id, {}).get(name)
             if delivery is None or not is_as_left(delivery):

@@ -6,6 +6,7 @@ whatever the number of nodes.
 
     target/manifest.json  run_state.json  cache/<kind>/<name>.parquet  intermediate/<kind>_<name>.parquet
     target/intermediate/feature_group_<name>_meta.json  feature_store/<entity>/features.parquet  _entity_catalog.json
+    target/models/<name>_<algorithm>.skops  <name>_<algorithm>.json
     target/environments/<env>/…  the same, with env_config.json  plan.json  refs.json  state.json
 """
 
@@ -23,11 +24,12 @@ from typing import Any
 from seeknal.dag.names import PRODUCTION
 from seeknal.dag.project import Project
 from seeknal.store.filesystem import link_atomically, temporary_name, write_atomically
-from seeknal.store.objects import EnvironmentRecord, Snapshot, Tree, TreeEntry
+from seeknal.store.objects import Blob, EnvironmentRecord, Snapshot, Tree, TreeEntry
 from seeknal.store.store import Store
 from seeknal.version import __version__
 
 FEATURE_STORE = "feature_store"
+MODELS = "models"
 
 
 def timestamp(seconds: float) -> str:
@@ -58,10 +60,11 @@ def show_environment(
     if environment != PRODUCTION:
         links["state.json"] = folder / "run_state.json"
     warnings = []
-    if (view / FEATURE_STORE).is_dir():
-        links[FEATURE_STORE] = view / FEATURE_STORE
-    elif (folder / FEATURE_STORE).is_symlink():
-        (folder / FEATURE_STORE).unlink(missing_ok=True)
+    for name in (FEATURE_STORE, MODELS):
+        if (view / name).is_dir():
+            links[name] = view / name
+        elif (folder / name).is_symlink():
+            (folder / name).unlink(missing_ok=True)
     for name, target in links.items():
         try:
             link_atomically(target, folder / name)
@@ -75,12 +78,14 @@ def show_environment(
 def is_whole(view: Path, tree: Tree) -> bool:
     """Say whether a view has all its links: people clean up in folders that they find."""
     parts = sum(len(entry.artifact.parts) for entry in tree.nodes.values())
+    models = sum(len(model_files(node_id, entry)) for node_id, entry in tree.nodes.items())
     groups = sum(is_feature_group(entry) for entry in tree.nodes.values())
     entities = [node_id.partition(".")[2] for node_id in tree.nodes if is_entity(node_id)]
     try:
         kinds = [entry.path for entry in os.scandir(view / "cache") if entry.is_dir()]
         shown = len(os.listdir(view / "intermediate"))
         stores = all(len(os.listdir(view / FEATURE_STORE / name)) == 2 for name in entities)
+        stores = stores and (not models or len(os.listdir(view / MODELS)) == models)
         return shown - groups == parts == sum(len(os.listdir(kind)) for kind in kinds) and stores
     except OSError:
         return False
@@ -122,11 +127,21 @@ def _link_tree(store: Store, building: Path, view: Path, tree: Tree) -> None:
             path = blobs / store.blob_path(entry.artifact.parts[0]).relative_to(store.root / "blobs")
             os.symlink(Path("../..") / path, store_folder / "features.parquet")
             _write(store_folder / "_entity_catalog.json", entity_catalog(tree, node_id))
+        for file, blob in model_files(node_id, entry):
+            (building / MODELS).mkdir(exist_ok=True)
+            path = blobs / store.blob_path(blob).relative_to(store.root / "blobs")
+            os.symlink(Path("..") / path, building / MODELS / file)
     _write(building / "run_state.json", run_state(tree))
 
 
 def _write(path: Path, document: Any) -> None:
     path.write_text(json.dumps(document, indent=2), encoding="utf-8")
+
+
+def model_files(node_id: str, entry: TreeEntry) -> list[tuple[str, Blob]]:
+    """What a model's artifact holds beside its table, by the names it is shown under."""
+    kind, _, name = node_id.partition(".")
+    return [(f"{name}_{file}", blob) for file, blob in entry.artifact.side_blobs] if kind == "model" else []
 
 
 def run_state(tree: Tree) -> dict[str, Any]:

@@ -140,7 +140,7 @@ def test_a_project_without_nodes_says_how_to_begin(tmp_path: Path) -> None:
         ("name: x\nkind: [source]", "a.yml:2:1: 'kind' must be text, not ['source']"),
         ("name: x\nkind: {a: 1}", "a.yml:2:1: 'kind' must be text, not {'a': 1}"),
         ("name: x\nkind: 1", "a.yml:2:1: 'kind' must be text, not 1"),
-        ("kind: model\nname: x", "a.yml:1:1: kind 'model' is not available yet"),
+        ("kind: python\nname: x", "a.yml:1:1: kind 'python' is not available yet"),
         ("kind: transform\ntransform: SELECT 1", "a.yml:1:1: 'name' is missing"),
         ("kind: transform\nname: 2024\ntransform: x", "a.yml:2:1: 'name' must be text, not 2024 (put it in quotes)"),
         ("kind: transform\nname: yes\ntransform: x", "a.yml:2:1: 'name' must be text, not True"),
@@ -301,10 +301,10 @@ def test_references_to_nodes_that_could_not_be_read_are_not_held_against_their_r
     assert said(tmp_path, SOURCE + "kind: x\n", CLEAN) == ["a.yml:5:1: 'kind' is given twice (keep one)"]
     missing = said(
         tmp_path,
-        "kind: model\nname: m\n",
-        "kind: transform\nname: t\ninputs: [model.m]\ntransform: SELECT * FROM model.m\n",
+        "kind: python\nname: m\n",
+        "kind: transform\nname: t\ninputs: [python.m]\ntransform: SELECT * FROM python.m\n",
     )
-    assert missing == ["a.yml:1:1: kind 'model' is not available yet"]
+    assert missing == ["a.yml:1:1: kind 'python' is not available yet"]
 
 
 # SQL
