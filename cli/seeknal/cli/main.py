@@ -25,6 +25,8 @@ COMMANDS = {
     "diff": ("seeknal.cli.diff_command", "diff", "Compare the project's files with production."),
     "repl": ("seeknal.cli.repl_command", "repl", "Query an environment's tables with SQL."),
     "inspect": ("seeknal.cli.inspect_command", "inspect", "Look at a node's stored output."),
+    "entity": ("seeknal.cli.entity_command", "entity", "List entities, or show one."),
+    "consolidate": ("seeknal.cli.entity_command", "consolidate", "Bring entities up to date."),
     "migrate-state": ("seeknal.cli.migrate_command", "migrate_state", "Move the records of runs to another backend."),
 }
 

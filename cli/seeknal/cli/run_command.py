@@ -78,7 +78,15 @@ def run(
             as_json=as_json,
             parameters=parameters,
         )
-    return _run_production(project, options, console, dry_run or show_plan, not no_publish, as_json, parameters)
+    return run_production(
+        project,
+        options,
+        console,
+        look_only=dry_run or show_plan,
+        publish=not no_publish,
+        as_json=as_json,
+        parameters=parameters,
+    )
 
 
 def _options(given: dict[str, Any]) -> Any:
@@ -111,9 +119,17 @@ def _refuse_what_is_to_come(given: dict[str, Any]) -> None:
             raise UsageError(f"{option} is not available yet", hint="leave it out")
 
 
-def _run_production(
-    project: Any, options: Any, console: Console, look_only: bool, publish: bool, as_json: bool, parameters: Any
+def run_production(
+    project: Any,
+    options: Any,
+    console: Console,
+    *,
+    look_only: bool,
+    publish: bool,
+    as_json: bool,
+    parameters: Any = None,
 ) -> int:
+    """Run in production: `seeknal run` without `--env`."""
     from seeknal.cli.run_report import RunReport, forecast_lines
     from seeknal.dag.names import PRODUCTION
     from seeknal.workflow.settled import settled_run
@@ -218,4 +234,4 @@ def apply_environment(
         return finish(report, applied.result, as_json, stop)
 
 
-__all__ = ["RULE", "apply_environment", "run"]
+__all__ = ["RULE", "apply_environment", "run", "run_production"]
