@@ -44,7 +44,10 @@ def inspect(
         _list(outputs, console)
         return 0
     node_id = outputs.find(node)
-    if node_id in outputs.tables:
+    if not _is_executed(node_id):
+        console.heading(f"{node_id} ({outputs.shown})")
+        console.line("  Not executed: kept in the manifest for other tools")
+    elif node_id in outputs.tables:
         _show_table(outputs, node_id, console, limit, schema_only)
     else:
         _show_files(project, outputs, node_id, console)
@@ -54,7 +57,9 @@ def inspect(
 def _list(outputs: Outputs, console: Console) -> None:
     console.heading(f"Stored Outputs: {outputs.shown}")
     rows = [
-        [
+        [node_id, "not executed", "-", "-"]
+        if not _is_executed(node_id)
+        else [
             node_id + (" (stale)" if entry.stale else ""),
             f"{entry.artifact.row_count:,}",
             str(len(entry.artifact.columns)) if entry.artifact.parts else "-",
@@ -64,6 +69,13 @@ def _list(outputs: Outputs, console: Console) -> None:
     ]
     for line in table(rows, ["Node", "Rows", "Columns", "Size"]):
         console.line(line)
+
+
+def _is_executed(node_id: str) -> bool:
+    from seeknal.nodes.registry import KINDS
+
+    kind = KINDS.get(node_id.partition(".")[0])
+    return kind is None or kind.executes
 
 
 def _show_table(outputs: Outputs, node_id: str, console: Console, limit: int, schema_only: bool) -> None:

@@ -18,7 +18,7 @@ from seeknal.workflow.events import (
     RunStarted,
     Warned,
 )
-from seeknal.workflow.results import Forecast, RunResult
+from seeknal.workflow.results import NOT_EXECUTED, Forecast, RunResult
 
 # Beyond this many nodes a line for each cached one would bury the others; the summary counts them.
 MOST_CACHED_LINES = 50
@@ -100,6 +100,8 @@ class RunReport:
         name = f"{event.index}/{event.total}: {_bare(event.node_id)}"
         if event.status in ("cached", "skipped"):
             line = f"{name} [{event.status.upper()}] {event.reason}"
+            if event.reason == NOT_EXECUTED:
+                line = f"{name} [NOT EXECUTED]"
             if self._executing and self._total <= MOST_CACHED_LINES:
                 self.console.line(line)
             elif self._total <= MOST_CACHED_LINES:

@@ -98,7 +98,7 @@ class Linker:
                     self._report(f"input '{shown(reference)}' does not exist", place, hint)
             elif target == draft.id:
                 self._report(f"{draft.id} is its own input", place)
-            elif self._has_rows(target):
+            elif self._has_rows(target) or not draft.implementation.executes:
                 yield target
             else:
                 kind = self._drafts[target].kind

@@ -320,8 +320,10 @@ class _Parser:
         before = len(self._problems) - bool(draft.rendered and draft.rendered.problems)
         for name in draft.fields:
             if name not in known:
-                self._unknown_field(draft, name, known)
-            elif name in FIELDS_TO_COME and name not in own and draft.fields[name]:
+                # What is kept for other tools may have any fields.
+                if kind.executes:
+                    self._unknown_field(draft, name, known)
+            elif kind.executes and name in FIELDS_TO_COME and name not in own and draft.fields[name]:
                 self._warnings.append(Problem(f"'{name}' has no effect yet", draft.place(name)))
         values: dict[str, Any] = kind.supplied()
         if draft.is_code and "params" in own and isinstance(draft.fields.get("params") or {}, dict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from seeknal.nodes.aggregation import AggregationKind
+from seeknal.nodes.described import MetricKind, SemanticModelKind
 from seeknal.nodes.entity import EntityKind
 from seeknal.nodes.exposure import ExposureKind
 from seeknal.nodes.feature_group import FeatureGroupKind
@@ -23,6 +24,8 @@ KINDS: dict[str, Kind] = {
         EntityKind(),
         ExposureKind(),
         ModelKind(),
+        SemanticModelKind(),
+        MetricKind(),
     )
 }
 

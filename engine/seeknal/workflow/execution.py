@@ -22,7 +22,7 @@ from seeknal.workflow.commit import built_manifest
 from seeknal.workflow.events import Listener, NodeFinished, NodeRetried, NodeStarted, RunStarted, silent
 from seeknal.workflow.limits import MOST_WORKERS, StopRequest, memory_share, usable_cores
 from seeknal.workflow.resolution import DROP, HIT, KEEP, MISS, Base, Decision, Resolver
-from seeknal.workflow.results import Forecast, NodeOutcome, RunOptions, RunResult, new_run_id
+from seeknal.workflow.results import NOT_EXECUTED, Forecast, NodeOutcome, RunOptions, RunResult, new_run_id
 from seeknal.workflow.scheduler import Command, Execute, Resolve, Scheduler, Skip
 from seeknal.workflow.selection import Selection, outputs_of, select
 from seeknal.workflow.worker import Failure, decode_outcome
@@ -94,7 +94,7 @@ class Run:
         return list(actions.values())
 
     def _forecast(self, node_id: str, actions: Mapping[str, Forecast]) -> Forecast:
-        inputs = self._manifest.inputs_of(node_id)
+        inputs = self._inputs_of(node_id)
         if all(name in self._resolver.artifacts for name in inputs) or node_id not in self._selection.considered:
             try:
                 decision = self._resolver.decide(node_id)
@@ -103,7 +103,7 @@ class Run:
             if decision.artifact is not None:
                 self._resolver.artifacts[node_id] = decision.artifact
             action = {HIT: "CACHED", MISS: "RUN", KEEP: "SKIP", DROP: "SKIP"}[decision.action]
-            return Forecast(node_id, action, decision.reason)
+            return Forecast(node_id, "SKIP" if decision.reason == NOT_EXECUTED else action, decision.reason)
         waiting = [name for name in inputs if name not in self._resolver.artifacts]
         dropped = [name for name in waiting if actions[name].action in ("SKIP", "FAIL")]
         if dropped:
@@ -115,6 +115,12 @@ class Run:
         if self._resolver.definition_changed(node_id):
             return Forecast(node_id, "RUN", "its definition changed")
         return Forecast(node_id, "MAY RUN", f"if a column of {', '.join(waiting)} that it reads changes")
+
+    def _inputs_of(self, node_id: str) -> list[str]:
+        """What a node waits for; one that is not executed waits for nothing."""
+        if not self._compiled.parsed.drafts[node_id].implementation.executes:
+            return []
+        return self._manifest.inputs_of(node_id)
 
     # running
 
@@ -131,7 +137,7 @@ class Run:
             RunStarted(self.run_id, self.environment, len(self._order), len(may_run), self._options.parallel, slots)
         )
         scheduler = Scheduler(
-            {node_id: self._manifest.inputs_of(node_id) for node_id in self._order},
+            {node_id: self._inputs_of(node_id) for node_id in self._order},
             slots,
             {node_id: entry.artifact.duration_seconds for node_id, entry in self._base.tree.nodes.items()},
             continue_on_error=self._options.continue_on_error,

@@ -18,6 +18,7 @@ from seeknal.dag.names import PRODUCTION
 from seeknal.dag.parameters import GivenParameters, RunParameters
 from seeknal.dag.project import Project
 from seeknal.errors import DeliveryError, PromotionRaceError, SeeknalError
+from seeknal.nodes.registry import KINDS
 from seeknal.store.objects import EnvironmentRecord, Snapshot, Tree
 from seeknal.store.store import Store
 from seeknal.workflow.commit import move_to_tree
@@ -122,7 +123,11 @@ def _insist_on_whole(store: Store, promotion: Promotion) -> None:
     if plan is None or promotion.source_snapshot.manifest != plan.manifest:
         raise SeeknalError(f"Environment '{source}' has not been applied as it is planned", hint=again)
     entries = promotion.source_tree.nodes
-    behind = [node_id for node_id in promotion.manifest.nodes if node_id not in entries or entries[node_id].stale]
+    behind = [
+        node_id
+        for node_id, node in promotion.manifest.nodes.items()
+        if KINDS[node.kind].executes and (node_id not in entries or entries[node_id].stale)
+    ]
     if behind:
         names = ", ".join(behind[:5]) + (", …" if len(behind) > 5 else "")
         raise SeeknalError(f"Environment '{source}' holds outputs that are out of date: {names}", hint=again)

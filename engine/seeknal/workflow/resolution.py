@@ -20,9 +20,14 @@ from seeknal.nodes.kind import InputTable, Task, encoded_identity
 from seeknal.store.objects import Artifact, Tree
 from seeknal.store.store import Store
 from seeknal.workflow.fingerprint import engine_identity, fingerprint
+from seeknal.workflow.results import NOT_EXECUTED
 from seeknal.workflow.selection import Selection
 
 HIT, MISS, KEEP, DROP = "hit", "miss", "keep", "drop"
+
+# A node that is kept for other tools counts as built, with nothing in it: so it stands in every tree, and in the way
+# of no promotion.
+NOTHING = Artifact((), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,8 @@ class Resolver:
         return decision
 
     def _decide(self, node_id: str) -> Decision:
+        if not self._drafts[node_id].implementation.executes:
+            return Decision(HIT, NOT_EXECUTED, artifact=NOTHING)
         entry = self._base.tree.nodes.get(node_id)
         if node_id not in self._selection.considered:
             why = self._selection.left_out[node_id]

@@ -12,6 +12,9 @@ from seeknal.errors import DeliveryError, Problem
 from seeknal.store.objects import Artifact
 from seeknal.workflow.selection import Filters
 
+#: The reason of a node whose kind is kept for other tools.
+NOT_EXECUTED = "not executed"
+
 
 @dataclass(frozen=True)
 class RunOptions:
