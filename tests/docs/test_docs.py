@@ -43,6 +43,7 @@ ARCHITECTURE = ROOT / "docs/architecture.md"
 GUIDE = ROOT / "docs/guides/environments.md"
 CLI_REFERENCE = ROOT / "docs/reference/cli.md"
 NODES_REFERENCE = ROOT / "docs/reference/nodes.md"
+TESTING_GUIDE = ROOT / "docs/guides/testing.md"
 API_REFERENCE = ROOT / "docs/reference/python-api.md"
 
 SOURCE_ROOTS = ("engine", "store", "cli")
@@ -346,3 +347,25 @@ def test_python_examples_run_in_order(tmp_path: Path) -> None:
     shown = [line for block in blocks(API_REFERENCE, "text") for line in block.text.splitlines()]
     missing = [line for line in shown if line not in printed]
     assert not missing, f"not printed: {missing}\nprinted:\n{result.stdout}"
+
+
+def test_the_guide_on_testing_tests_production_and_an_environment(tmp_path: Path) -> None:
+    made = seeknal("init", "--path", ".", "--name", "shop", "--example", "environment-management", folder=tmp_path)
+    assert made.returncode == 0, made.stderr
+    for arguments in (("run",), ("plan", "dev"), ("run", "--env", "dev")):
+        assert seeknal(*arguments, folder=tmp_path).returncode == 0
+    (block,) = blocks(TESTING_GUIDE, "python")
+    (tmp_path / "tests").mkdir()
+    (tmp_path / named_file(block)).write_text(block.text, encoding="utf-8")
+    (shown,) = blocks(TESTING_GUIDE, "sh")
+    for command in shown.text.splitlines():
+        tested = subprocess.run(
+            [sys.executable, "-m", *shlex.split(command), "-p", "seeknal.pytest_plugin", "-p", "no:cacheprovider"],
+            cwd=tmp_path,
+            env={**surroundings(), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+        )
+        assert tested.returncode == 0, tested.stdout + tested.stderr
+        assert "2 passed" in tested.stdout

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seeknal.dag.names import PRODUCTION, did_you_mean, nearest
 from seeknal.dag.sql import literal, quoted, quoted_node
@@ -23,6 +23,9 @@ from seeknal.errors import CorruptObjectError, NotFoundError, SeeknalError
 from seeknal.store.store import Store
 from seeknal.workflow.outputs import Outputs, read_outputs
 from seeknal.workflow.read_statement import ReadStatement, read_statement, sql_error, sql_place
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyRelation
 
 BATCH_ROWS = 1000
 
@@ -111,6 +114,17 @@ class TableReader:
         before = f"SELECT CAST({value} AS VARCHAR) FROM (\n"
         self._execute(before, statement.text, f"\n){_limit(limit)}")
         return Rows(columns, types, self._fetch(statement.text, len(before)))
+
+    def relation(self, sql: str) -> DuckDBPyRelation:
+        """DuckDB's relation of one statement that reads, with its own types. It ends with the reader.
+
+        Raises as :meth:`query` for what is wrong with the statement; computing it raises duckdb.Error.
+        """
+        statement = self._ready(sql)
+        # A relation does not put an end to what was executed before it, as execute() does.
+        self._connection.complete()
+        relation: DuckDBPyRelation = self._stoppable(lambda: self._connection.sql(statement.text), statement.text, 0)
+        return relation
 
     def write_parquet(self, sql: str, *, limit: int | None = None) -> int:
         """Write the result of one statement that reads to the writable file; gives the number of rows.
