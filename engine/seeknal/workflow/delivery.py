@@ -84,7 +84,9 @@ def deliver(
             if other != node_id:
                 raise DeliveryError(f"{node_id}: {place} is where {other} is delivered to", hint="change one's path")
             if request is not None and sends:
-                if _send_node(store, node_id, request, entry.artifact, before, files, stop):
+                # Without what is new in every run: for that alone nothing is sent again.
+                url = request_settings(_spec(renderer, node, real=False)).url
+                if _send_node(store, node_id, request, url, entry.artifact, before, files, stop):
                     listener(Delivered(node_id, request.shown()))
                     # At once: what was sent and is forgotten would be sent again.
                     store.write_deliveries(environment, Deliveries({**done, node_id: files}))
@@ -124,9 +126,9 @@ def delivery_path(project: Project, environment: str, path: str) -> Path:
     return project.environment_folder(environment) / "output" / inner
 
 
-def _spec(renderer: Renderer, node: Node) -> ExposureSpec:
+def _spec(renderer: Renderer, node: Node, *, real: bool = True) -> ExposureSpec:
     """The fields of an exposure, their templates filled in. Raises DeliveryError."""
-    rendered = renderer.render({"kind": node.kind, "name": node.name, **node.config}, real=True)
+    rendered = renderer.render({"kind": node.kind, "name": node.name, **node.config}, real=real)
     for problem in rendered.problems:
         raise DeliveryError(f"{node.id}: {problem.message}", hint=problem.hint)
     config = rendered.values
@@ -138,12 +140,15 @@ def _send_node(
     store: Store,
     node_id: str,
     request: RequestSettings,
+    url: str,
     artifact: Artifact,
     remembered: Mapping[str, Delivery],
     files: dict[str, Delivery],
     stop: StopRequest | None,
 ) -> bool:
     """Send what was not sent yet of a node, noting it in ``files``; says whether that was anything.
+
+    ``url`` is what tells whether it goes where it went before.
 
     The key of a request covers all that the node delivers, so where one of several bodies changed, all are sent again;
     where one could not be sent, the next run begins with that one. Raises DeliveryError, OSError.
@@ -153,7 +158,7 @@ def _send_node(
     content = "/".join(f"{name}:{blob.digest}" for name, blob in artifact.side_blobs)
     sent = False
     for name, blob in delivered_blobs(artifact):
-        key = digest_bytes("\0".join((node_id, request.method, request.url, content, name)).encode())
+        key = digest_bytes("\0".join((node_id, request.method, url, content, name)).encode())
         known = remembered.get(name)
         if known is None or known.digest != key:
             path = store.blob_path(blob)

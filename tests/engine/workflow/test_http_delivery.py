@@ -351,6 +351,17 @@ class TestApi:
         assert run(root).status == "success"
         assert [got.path for got in server.got] == ["/a", "/b"]
 
+    def test_templates_are_filled_in_and_a_new_run_id_alone_sends_nothing(
+        self, tmp_path: Path, server: Receiver
+    ) -> None:
+        params = "params: {region: EU, headers: {X-Run: '{{ run_id }}', X-Region: '{{ region }}'}}\n"
+        root = project(tmp_path, api(f"{server.url}/{{{{ region }}}}/{{{{ run_id }}}}", params))
+        first = run(root)
+        assert run(root).status == "success"
+        (got,) = server.got
+        assert (got.path, got.headers["x-run"]) == (f"/EU/{first.run_id}", first.run_id)
+        assert got.headers["x-region"] == "EU"
+
     def test_body_that_is_too_large_fails_the_node(self, tmp_path: Path, server: Receiver) -> None:
         root = project(tmp_path, api(server.url, "params: {max_bytes: 100}\n"), "SELECT range AS id FROM range(50)")
         result = run(root)
