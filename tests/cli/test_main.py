@@ -83,7 +83,7 @@ def test_a_command_that_is_nearly_one_is_recognised(folder: Project) -> None:
 
 
 def test_commands_of_later_versions_are_unknown_for_now(folder: Project) -> None:
-    for name in ("intervals", "prefect", "validate"):
+    for name in ("intervals", "prefect"):
         assert folder.seeknal(name).code == 2
 
 

@@ -290,11 +290,21 @@ def test_a_failed_delivery_is_neither_green_nor_forgotten(fresh: Project) -> Non
 
 def test_fields_without_an_effect_yet_are_named(fresh: Project) -> None:
     fresh.write(
-        "seeknal/09_audited.yml",
-        "kind: transform\nname: audited\ntransform: SELECT 1 AS a\naudits: [{type: not_null, columns: [a]}]\n",
+        "seeknal/09_written.yml",
+        "kind: transform\nname: written\ntransform: SELECT 1 AS a\nmaterialization: {enabled: true}\n",
     )
     answer = fresh.ok("run")
-    assert "seeknal/09_audited.yml:4:1: 'audits' has no effect yet" in answer.stdout
+    assert "seeknal/09_written.yml:4:1: 'materialization' has no effect yet" in answer.stdout
+
+
+def test_audits_of_a_transform_are_run(fresh: Project) -> None:
+    fresh.write(
+        "seeknal/09_audited.yml",
+        "kind: transform\nname: audited\ntransform: SELECT NULL AS a\naudits: [{type: not_null, columns: [a]}]\n",
+    )
+    answer = fresh.seeknal("run")
+    assert answer.code == 1
+    assert "seeknal/09_audited.yml:4:10: transform.audited: not_null(a): 1 of 1 rows" in answer.stderr
 
 
 # selection

@@ -21,19 +21,31 @@ if TYPE_CHECKING:
 @click.option("-l", "--limit", type=click.IntRange(min=0), default=10, show_default=True, help="At most so many rows.")
 @click.option("-s", "--schema", "schema_only", is_flag=True, help="Show the columns only.")
 @click.option("--list", "list_all", is_flag=True, help="List all nodes that have an output (also without NODE).")
+@click.option("--failed", is_flag=True, help="Show what failed its checks, and the rows; without NODE, list it.")
 @click.option("--env", "env_name", metavar="NAME", default="prod", help="The environment. [default: production]")
 @project_option
 def inspect(
-    node: str | None, limit: int, schema_only: bool, list_all: bool, env_name: str, project_path: Path | None
+    node: str | None,
+    limit: int,
+    schema_only: bool,
+    list_all: bool,
+    failed: bool,
+    env_name: str,
+    project_path: Path | None,
 ) -> int:
     """Show NODE's stored output: its columns and first rows, or its delivered files. Without NODE, list all outputs."""
     if node is not None and list_all:
         raise UsageError("--list shows all nodes; it does not go with NODE")
     if node is None and schema_only:
         raise UsageError("--schema needs a NODE")
+    if failed and (schema_only or list_all):
+        raise UsageError("--failed does not go with --schema or --list")
     from seeknal.workflow.outputs import read_outputs
 
     project = open_project(project_path)
+    if failed:
+        _show_failed(project, node, env_name, limit)
+        return 0
     outputs = read_outputs(project.store(), env_name)
     console = Console()
     if outputs.shown != outputs.environment:
@@ -52,6 +64,41 @@ def inspect(
     else:
         _show_files(project, outputs, node_id, console)
     return 0
+
+
+def _show_failed(project: Any, node: str | None, env_name: str, limit: int) -> None:
+    """Show which nodes' checks failed, or one's checks and the rows that break them."""
+    from seeknal.cli.run_report import sample_lines
+    from seeknal.dag.names import did_you_mean
+    from seeknal.errors import NotFoundError
+    from seeknal.workflow.auditing import failed_results, read_failures
+    from seeknal.workflow.views import timestamp
+
+    console = Console()
+    environment, failures = read_failures(project.store(), env_name)
+    if node is None:
+        console.heading(f"Failed Checks: {environment}")
+        for found in failures.values():
+            wrong = [result["check"] for result in found.results if not result["passed"]]
+            console.line(f"  {found.node_id}: {', '.join(wrong)}")
+        if not failures:
+            console.line("  None")
+        return
+    wanted = [name for name in failures if node.lower() in (name.lower(), name.partition(".")[2].lower())]
+    if len(wanted) != 1:
+        message = f"no checks of '{node}' failed in environment '{environment}' when it was last run"
+        raise NotFoundError(message, hint=did_you_mean(node, failures))
+    found = failures[wanted[0]]
+    console.heading(f"{found.node_id} ({environment}): failed checks")
+    for table_id, artifact in found.tables[:1]:
+        console.line(f"  Checked: {table_id}, {artifact.row_count:,} rows")
+    console.line(f"  Run:     {found.run_id}, {timestamp(found.failed_at).replace('T', ' ')} UTC")
+    for result in failed_results(project.store(), found, limit):
+        word = "PASS" if result.passed else "FAIL" if result.failed_for_good else "WARN"
+        console.line()
+        console.line(f"{word} {result.label}: {result.message}")
+        for line in sample_lines(result)[1:]:
+            console.line(line)
 
 
 def _list(outputs: Outputs, console: Console) -> None:

@@ -28,6 +28,8 @@ COMMANDS = {
     "entity": ("seeknal.cli.entity_command", "entity", "List entities, or show one."),
     "consolidate": ("seeknal.cli.entity_command", "consolidate", "Bring entities up to date."),
     "migrate-state": ("seeknal.cli.migrate_command", "migrate_state", "Move the records of runs to another backend."),
+    "audit": ("seeknal.cli.audit_command", "audit", "Check stored outputs again."),
+    "validate": ("seeknal.cli.audit_command", "validate", "Check the project without running it."),
 }
 
 EPILOG = """\b

@@ -181,7 +181,7 @@ def show_forecast(forecast: Any, manifest: Any, console: Console, as_json: bool,
     console.heading("Execution Plan")
     for line in render(forecast, {node_id: node.tags for node_id, node in manifest.nodes.items()}):
         console.line(line)
-    if all(entry.action not in ("RUN", "MAY RUN") for entry in forecast):
+    if all(entry.action not in ("RUN", "MAY RUN", "CHECK") for entry in forecast):
         console.mark("ok", "No changes detected. Nothing to run.")
     return 0
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from seeknal.cli.console import RULE, Console
 from seeknal.dag.names import PRODUCTION
+from seeknal.nodes.check import CheckResult
 from seeknal.workflow.events import (
     Committed,
     Delivered,
@@ -34,6 +35,7 @@ class RunReport:
         self._total = 0
         self._executing = False
         self._held: list[str] = []
+        self._begun: set[str] = set()
         self._live: Any = None
 
     @contextmanager
@@ -59,6 +61,7 @@ class RunReport:
             if self._live:
                 self._live.started(event.node_id)
             if not self.parallel:
+                self._begun.add(event.node_id)
                 self.console.line(f"{event.index}/{event.total}: {_bare(event.node_id)} [RUNNING]")
         elif isinstance(event, NodeFinished):
             self._finished(event)
@@ -106,10 +109,11 @@ class RunReport:
                 self.console.line(line)
             elif self._total <= MOST_CACHED_LINES:
                 self._held.append(line)
+            self._warn(event)
             return
         self._begin()
-        if self.parallel:
-            self.console.line(f"{name} [RUNNING]")
+        if event.node_id not in self._begun:
+            self.console.line(f"{name} [{'RUNNING' if self.parallel else 'CHECKING'}]")
         if event.status == "success":
             self.console.line(f"  SUCCESS in {event.duration_seconds:.2f}s")
             if event.row_count is not None:
@@ -121,6 +125,16 @@ class RunReport:
         else:
             self.console.line(f"  FAILED in {event.duration_seconds:.2f}s")
             self.console.errors(event.problems)
+            for result in event.checks:
+                for line in sample_lines(result) if result.failed_for_good else ():
+                    self.console.line(line)
+        self._warn(event)
+
+    def _warn(self, event: NodeFinished) -> None:
+        """Tell what checks of severity warn found."""
+        for result in event.checks:
+            if not result.passed and result.severity == "warn":
+                self.console.mark("warning", f"{_bare(event.node_id)}: {result.label}: {result.message}")
 
     def summary(self, result: RunResult) -> None:
         """Print how the run ended."""
@@ -134,6 +148,9 @@ class RunReport:
         for label, status in (("Cached:", "cached"), ("Failed:", "failed"), ("Skipped:", "skipped")):
             if result.count(status):
                 console.line(f"  {label:<15} {result.count(status)}")
+        checks = [found for node in result.nodes for found in node.checks]
+        if checks:
+            console.line(f"  Data quality:   {_quality(checks)}")
         console.line(f"  Duration:       {result.duration_seconds:.2f}s{self._saved(result)}")
         if self.parallel and result.executed:
             console.line(f"  Batches:        {result.batches}")
@@ -162,6 +179,29 @@ def metrics_text(metadata: Mapping[str, Any]) -> str:
 
 def _rounded(value: float) -> str:
     return f"{value:.3f}" if 0.001 <= abs(value) < 10_000 else f"{value:.3g}"
+
+
+def sample_lines(result: CheckResult) -> list[str]:
+    """The first of the rows that a check found, as a small table."""
+    if result.sample is None:
+        return []
+    from seeknal.cli.row_output import table_lines
+
+    columns = result.sample.columns
+    lines = table_lines(columns, ("VARCHAR",) * len(columns), iter(result.sample.rows))
+    return [f"  {result.label}:", *(f"    {line}" for line in lines)]
+
+
+def _quality(checks: list[CheckResult]) -> str:
+    """How many checks passed, as one line."""
+    warnings = sum(not result.passed and result.severity == "warn" for result in checks)
+    errors = sum(result.failed_for_good for result in checks)
+    counted = [f"{len(checks)} check(s)", f"{len(checks) - warnings - errors} passed"]
+    if warnings:
+        counted.append(f"{warnings} warning(s)")
+    if errors:
+        counted.append(f"{errors} error(s)")
+    return ", ".join(counted)
 
 
 def forecast_lines(forecast: list[Forecast], tags: dict[str, list[str]]) -> list[str]:

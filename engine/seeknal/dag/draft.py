@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -15,7 +15,10 @@ from seeknal.dag.yaml_file import Document, KeyPath
 from seeknal.errors import Place, Problem
 from seeknal.nodes.function_reference import FunctionReference
 from seeknal.nodes.kind import Kind, Query
-from seeknal.nodes.python_function import implementation_of
+from seeknal.nodes.python_function import ROWS, implementation_of
+
+if TYPE_CHECKING:
+    from seeknal.dag.check_linking import LinkedCheck
 
 # Fields that every kind has, and that are not part of a node's config.
 IDENTITY_FIELDS = frozenset({"kind", "name"})
@@ -28,10 +31,11 @@ class Draft:
 
     ``path`` leads to it in its document. ``spec`` is the kind's Struct, None where a field is wrong. ``inputs`` are
     the declared ones first, then those that other fields name, then those that only the SQL names. ``references`` are
-    the second, lower case, with the paths to the fields.
+    the second, lower case, with the paths to the fields. ``checks`` are of its inputs (a rule's), ``audits`` of its
+    own output: from the fields ``audits`` and ``tests``.
 
-    ``fields`` are as they are written, ``values`` with their templates filled in; ``spec`` and ``sql`` are made of
-    these. ``function`` gives a Python node's rows.
+    ``fields`` are as they are written, ``values`` with their templates filled in; ``spec``, ``sql`` and the checks are
+    made of these. ``function`` gives a Python node's rows.
     """
 
     file: str
@@ -45,6 +49,8 @@ class Draft:
     references: dict[str, tuple[str | int, ...]] = field(default_factory=dict)
     sql: Sql | None = None
     query: Query | None = None
+    checks: tuple[LinkedCheck, ...] = ()
+    audits: tuple[LinkedCheck, ...] = ()
     rendered: RenderedNode | None = None
     function: FunctionReference | None = None
 
@@ -84,6 +90,22 @@ class Draft:
     def implementation(self) -> Kind:
         """What executes the node."""
         return implementation_of(self.kind, self.function)
+
+    @property
+    def checked(self) -> list[str]:
+        """The tables that its checks see, the checked one first: the inputs, or the rows of its function."""
+        return self.inputs if self.function is None else [ROWS]
+
+    @property
+    def always_runs(self) -> bool:
+        """Whether the node runs every time, whatever is cached."""
+        of_moment = bool(self.volatile) or any(linked.check.volatile for linked in self.checks)
+        return self.implementation.always_runs(self.spec) or bool(self.checks and of_moment)
+
+    @property
+    def always_checks(self) -> bool:
+        """Whether its output is checked every time, whatever is remembered."""
+        return bool(self.audits) and (bool(self.volatile) or any(linked.check.volatile for linked in self.audits))
 
     def place(self, *path: str | int) -> Place:
         """Where a field stands; the nearest thing around it where the path leads nowhere."""

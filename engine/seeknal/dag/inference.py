@@ -15,6 +15,7 @@ from typing import Any
 
 from seeknal.dag.binding import Binder, BindError, Schema
 from seeknal.dag.canonical import canonical_sql
+from seeknal.dag.check_binding import bind_checks
 from seeknal.dag.draft import Draft
 from seeknal.dag.parse import ParsedProject
 from seeknal.dag.project import Project
@@ -28,13 +29,15 @@ from seeknal.store.file_memo import FileDigests
 class NodeAnalysis:
     """What is known of a node before it runs.
 
-    ``reads``: input → columns, None for all; see :mod:`seeknal.dag.binding`.
+    ``reads``: input → columns, None for all; see :mod:`seeknal.dag.binding`. ``wrong_checks`` are problems with a
+    rule's checks of its inputs.
     """
 
     schema: dict[str, str] | None
     reads: dict[str, tuple[str, ...] | None]
     canonical: str = ""
     volatile: tuple[str, ...] = ()
+    wrong_checks: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,10 @@ class Inference:
                 wrong.append(problem)
             elif problem not in self._parsed.warnings:
                 self._parsed.warnings.append(problem)
+        wrong += analysis.wrong_checks
+        if draft.audits:
+            own = {node_id: analysis.schema}
+            wrong += bind_checks(draft, draft.audits, [node_id], own, self._binder, self._declare).problems
         return wrong
 
     def _bind(self, node_id: str, schemas: Mapping[str, Schema | None]) -> NodeAnalysis:
@@ -207,8 +214,11 @@ class Inference:
         except (OSError, ValueError) as error:
             # A path that the system does not take: too long, or with a null byte.
             raise ProjectError([_of_node(draft, Problem(f"cannot be read: {error}"))]) from error
-        reads = draft.implementation.reads(draft.spec, draft.inputs, inputs)
-        return NodeAnalysis(schema, reads, volatile=draft.volatile)
+        if not draft.checks or not draft.inputs or draft.function is not None:
+            reads = draft.implementation.reads(draft.spec, draft.inputs, inputs)
+            return NodeAnalysis(schema, reads, volatile=draft.volatile)
+        bound = bind_checks(draft, draft.checks, draft.inputs, schemas, self._binder, self._declare)
+        return NodeAnalysis(schema, bound.reads, volatile=draft.volatile, wrong_checks=tuple(bound.problems))
 
 
 def _of_node(draft: Draft, problem: Problem) -> Problem:

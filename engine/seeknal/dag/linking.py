@@ -11,14 +11,17 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from seeknal.dag.check_linking import LinkedCheck, link_check
 from seeknal.dag.draft import Draft, node_of
 from seeknal.dag.manifest import Manifest
 from seeknal.dag.names import did_you_mean, shown
 from seeknal.dag.sql import Sql, take_apart
 from seeknal.errors import Place, Problem, ProjectError
-from seeknal.nodes.kind import Query
+from seeknal.nodes.check_fields import ParsedCheck, checks_of_list
+from seeknal.nodes.kind import FieldProblem, Query
 
 INPUT_FIELDS = ("inputs", "depends_on")
+AUDIT_FIELDS = ("audits", "tests")
 
 
 def link_again(draft: Draft, drafts: Mapping[str, Draft], connection: Any) -> None:
@@ -27,6 +30,7 @@ def link_again(draft: Draft, drafts: Mapping[str, Draft], connection: Any) -> No
     query = draft.implementation.query(draft.spec, draft.inputs)
     if query is not None and linker.take_apart(draft, query, connection):
         linker.check_positions(draft)
+    linker.link_checks([draft])
     if linker.problems:
         raise ProjectError(linker.problems)
 
@@ -64,6 +68,7 @@ class Linker:
                 queries.append((draft, query))
         if queries:
             self._link_by_sql(queries)
+        self.link_checks(self._drafts.values())
 
     def manifest(self, project: str) -> Manifest:
         """Make the manifest of the linked drafts; a cycle is a problem."""
@@ -138,6 +143,75 @@ class Linker:
                     self._add_inputs(draft)
         finally:
             connection.close()
+
+    # checks
+
+    def link_checks(self, drafts: Iterable[Draft]) -> None:
+        """Take the SQL in the checks of these drafts apart."""
+        import duckdb
+
+        connection: Any = None
+        for draft in drafts:
+            own = list(draft.implementation.checks(draft.spec)) if draft.spec is not None else []
+            audits = list(self._audits(draft))
+            if connection is None and any(parsed.check.sql for parsed in (*own, *audits)):
+                connection = duckdb.connect(":memory:", config={"threads": 1, "enable_external_access": False})
+                connection.execute("SET errors_as_json = true")
+            draft.checks = tuple(self._link_check(draft, parsed, None, connection) for parsed in own)
+            draft.audits = tuple(self._link_check(draft, parsed, draft.id, connection) for parsed in audits)
+        if connection is not None:
+            connection.close()
+
+    def _audits(self, draft: Draft) -> Iterable[ParsedCheck]:
+        for key in AUDIT_FIELDS:
+            entries = draft.values.get(key)
+            if not isinstance(entries, list) or not entries:
+                continue
+            if not draft.implementation.makes_table or not draft.implementation.executes:
+                message = f"'{key}' are checks of a node's rows, and a node of kind {draft.kind} has none"
+                self._report(message, draft.place(key), "give them to its input, or make a rule of them")
+                continue
+            for found in checks_of_list(key, entries):
+                if isinstance(found, FieldProblem):
+                    self._report(found.message, draft.place(*found.path), found.hint)
+                else:
+                    yield found
+
+    def _link_check(self, draft: Draft, parsed: ParsedCheck, own: str | None, connection: Any) -> LinkedCheck:
+        """Link a check of a node's inputs, or of its ``own`` output."""
+        tables = draft.checked if own is None else [own]
+        known = {**self._known, **{name.lower(): name for name in tables}}
+        linked = link_check(parsed, tables, known, self._resolve_bare, connection)
+        sql, query = linked.sql, linked.query
+        if sql is None or query is None:
+            return linked
+
+        def place(offset: int | None) -> Place:
+            original = None if offset is None else sql.original_offset(offset)
+            return draft.place_in_text(query.path, query.offset_in_field(original))
+
+        for problem in sql.problems:
+            if problem.missing is None or not self._is_lost(problem.missing):
+                self._report(problem.message, place(problem.offset), problem.hint)
+        for name, index in sql.positions:
+            if sql.sure and (index >= len(tables) or (name == "__this__" and len(tables) != 1)):
+                said = f"{name} means nothing here: there are {len(tables)} table(s), counted from 0"
+                self._report(said, place(sql.offsets.get(name)))
+        for node_id in sql.references:
+            at = place(sql.offsets.get(node_id))
+            if own is not None and node_id != own:
+                self._report(
+                    f"a check of {own} reads its own rows only, not {node_id}", at, "make it a rule with both as inputs"
+                )
+            elif own is not None or node_id in tables:
+                continue
+            elif draft.function is not None:
+                self._report(f"a check of a function's rows reads no other node: {node_id}", at, "read it there")
+            elif not self._has_rows(node_id):
+                self._report(f"'{node_id}' is of kind {node_id.partition('.')[0]}, which has no rows to read", at)
+            else:
+                draft.inputs.append(node_id)
+        return linked
 
     def take_apart(self, draft: Draft, query: Query, connection: Any) -> bool:
         """Take a draft's SQL apart; say whether it is all right."""

@@ -32,7 +32,7 @@ from seeknal.pipeline.discovered import FoundFile
 COMMON_FIELDS = frozenset({"inputs", "params", "schedule", "materialization", "materializations", "audits", "tests"})
 
 # Accepted, but without an effect yet; each is named in a warning.
-FIELDS_TO_COME = frozenset({"materialization", "materializations", "audits", "tests", "schedule"})
+FIELDS_TO_COME = frozenset({"materialization", "materializations", "schedule"})
 
 
 class _Description(msgspec.Struct, frozen=True):

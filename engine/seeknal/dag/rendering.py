@@ -34,6 +34,7 @@ from seeknal.dag.yaml_file import KeyPath
 _SQL_FIELDS = frozenset({"transform"})
 _SQL_KEYS = frozenset({"sql", "query", "value", "condition"})
 _CHECKING_FIELDS = frozenset({"rule", "audits", "tests"})
+_CHECKS_OF_SQL = frozenset({"sql_assertion", "custom_sql", "custom"})
 _PATH_FIELDS = frozenset({"table", "path"})
 _SENT_FIELDS = frozenset({"url", "message", "payload"})
 _SENT_PARAMS = _SENT_FIELDS | {"headers", "auth"}
@@ -108,7 +109,8 @@ def _purpose(path: KeyPath, kind: object) -> Purpose | None:
     if first in _SQL_FIELDS or (first == "features" and last == "condition"):
         return "sql"
     if first in _CHECKING_FIELDS:
-        return "sql" if last in _SQL_KEYS else "param"
+        # A text that is a check by itself is a condition.
+        return "sql" if last in _SQL_KEYS | _CHECKING_FIELDS | _CHECKS_OF_SQL else "param"
     if first in _PATH_FIELDS:
         return "path"
     if first in _SENT_FIELDS:

@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from seeknal.dag.project import Project
+from seeknal.nodes.check import Check
 from seeknal.nodes.function_reference import FunctionReference
 from seeknal.store.file_memo import FileDigests
 from seeknal.store.objects import Artifact
 
 if TYPE_CHECKING:
+    from seeknal.nodes.check_fields import ParsedCheck
     from seeknal.nodes.workbench import Workbench
 
 
@@ -94,7 +96,9 @@ class Task(msgspec.Struct, frozen=True):
 
     ``identity`` is, for a node that reads outside the store, what its fingerprint took to be there, encoded.
     ``positions`` gives further names to inputs by index. ``schema`` is the output's, where planning knows it.
-    ``memory_limit_bytes`` 0 means DuckDB's own default. ``function`` gives a Python node's rows.
+    ``memory_limit_bytes`` 0 means DuckDB's own default. ``function`` gives a Python node's rows. ``checks`` are of the
+    node's output, or of the inputs where the node is a rule; ``output`` is an output that is there already and is to be
+    checked only.
     """
 
     node_id: str
@@ -112,6 +116,8 @@ class Task(msgspec.Struct, frozen=True):
     threads: int = 1
     memory_limit_bytes: int = 0
     function: FunctionReference | None = None
+    checks: tuple[Check, ...] = ()
+    output: Artifact | None = None
 
 
 class Kind(Protocol):
@@ -146,6 +152,10 @@ class Kind(Protocol):
 
     def references(self, spec: Any) -> Iterable[tuple[str, tuple[str | int, ...]]]:
         """Nodes that fields other than ``inputs`` name, as ids with the paths to those fields; they become inputs."""
+        return ()
+
+    def checks(self, spec: Any) -> Iterable[ParsedCheck]:
+        """The checks of its inputs that executing the node evaluates; ``audits`` and ``tests`` are not among them."""
         return ()
 
     def declared(self, spec: Any) -> dict[str, str] | None:

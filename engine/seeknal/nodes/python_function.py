@@ -19,6 +19,7 @@ import xxhash
 from seeknal.dag.project import Project
 from seeknal.dag.sql import literal, quoted
 from seeknal.errors import NodeFailedError, Place, SeeknalError
+from seeknal.nodes.check_fields import ParsedCheck
 from seeknal.nodes.function_call import call_function, function_running
 from seeknal.nodes.function_reference import FunctionReference
 from seeknal.nodes.kind import FieldProblem, InputTable, Kind, Query, Surroundings, Task
@@ -84,6 +85,9 @@ class PythonFunction(Kind):
             yield node_id, ("function", "references", index)
         if not self._gives_output:
             yield from (entry for entry in self._kind.references(spec) if entry[0] != ROWS)
+
+    def checks(self, spec: Any) -> Iterable[ParsedCheck]:
+        return () if self._gives_output else self._kind.checks(spec)
 
     def declared(self, spec: Any) -> dict[str, str] | None:
         return None if self._gives_output else self._kind.declared(spec)

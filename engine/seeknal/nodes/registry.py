@@ -9,6 +9,8 @@ from seeknal.nodes.exposure import ExposureKind
 from seeknal.nodes.feature_group import FeatureGroupKind
 from seeknal.nodes.kind import Kind
 from seeknal.nodes.model import ModelKind
+from seeknal.nodes.profile import ProfileKind
+from seeknal.nodes.rule import RuleKind
 from seeknal.nodes.second_order_aggregation import SecondOrderAggregationKind
 from seeknal.nodes.source import SourceKind
 from seeknal.nodes.transform import TransformKind
@@ -22,6 +24,8 @@ KINDS: dict[str, Kind] = {
         SecondOrderAggregationKind(),
         FeatureGroupKind(),
         EntityKind(),
+        ProfileKind(),
+        RuleKind(),
         ExposureKind(),
         ModelKind(),
         SemanticModelKind(),
@@ -30,7 +34,7 @@ KINDS: dict[str, Kind] = {
 }
 
 # Kinds that projects may hold already, but that this version does not execute.
-KINDS_TO_COME = frozenset({"rule", "python"})
+KINDS_TO_COME = frozenset({"python"})
 
 # What `kind:` may say in a file.
 DECLARABLE_KINDS = [name for name, kind in KINDS.items() if kind.declarable]

@@ -140,16 +140,28 @@ class Workbench:
 
     def make_views(self, connection: Any, task: Task) -> None:
         """Give the task's inputs their names. Views that stand already, for the same data, are left."""
-        names = [(quoted_node(table.node_id), table) for table in task.inputs]
-        for name, table in names:
-            query = table_query(table)
-            if self._views.get(name) != query:
-                if name not in self._views:
-                    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(table.node_id.partition('.')[0])}")
-                connection.execute(f"CREATE OR REPLACE VIEW {name} AS {query}")
-                self._views[name] = query
+        names = [self.make_view(connection, table) for table in task.inputs]
         for alias, index in task.positions:
-            connection.execute(f"CREATE OR REPLACE TEMP VIEW {quoted(alias)} AS FROM {names[index][0]}")
+            connection.execute(f"CREATE OR REPLACE TEMP VIEW {quoted(alias)} AS FROM {names[index]}")
+
+    def make_view(self, connection: Any, table: InputTable) -> str:
+        """Give a table its name; gives that name as SQL."""
+        name, query = quoted_node(table.node_id), table_query(table)
+        if self._views.get(name) != query:
+            if name not in self._views:
+                connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(table.node_id.partition('.')[0])}")
+            connection.execute(f"CREATE OR REPLACE VIEW {name} AS {query}")
+            self._views[name] = query
+        return name
+
+    def input_table(self, node_id: str, artifact: Artifact) -> InputTable:
+        """A stored output as a table to read."""
+        return InputTable(
+            node_id,
+            tuple(str(self.store.blob_path(part)) for part in artifact.parts),
+            tuple((column.name, column.type) for column in artifact.columns),
+            artifact.row_count,
+        )
 
     def store_query(self, task: Task) -> Artifact:
         """Run a task's SQL over its inputs and put the result into the store."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from seeknal.errors import Problem
+from seeknal.nodes.check import CheckResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class NodeFinished:
     """A node is over. ``status``: success, cached, failed or skipped.
 
     ``metadata`` is what its artifact says of itself: ``metrics`` (name → number), ``warnings`` (lines), and the like.
+    ``checks`` are what its checks gave.
     """
 
     node_id: str
@@ -48,6 +50,7 @@ class NodeFinished:
     duration_seconds: float
     problems: tuple[Problem, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    checks: tuple[CheckResult, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

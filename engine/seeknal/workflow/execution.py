@@ -10,18 +10,21 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from dataclasses import replace
 
 import msgspec
 
 from seeknal.dag.inference import CompiledProject, Inference
 from seeknal.dag.manifest import Manifest
+from seeknal.dag.names import PRODUCTION
 from seeknal.errors import Place, Problem, SeeknalError
-from seeknal.store.objects import Artifact, Tree, TreeEntry
+from seeknal.nodes.check import CheckResult, kept, results_in
+from seeknal.store.objects import Artifact, FailedNode, Tree, TreeEntry
 from seeknal.store.store import Store
 from seeknal.workflow.commit import built_manifest
 from seeknal.workflow.events import Listener, NodeFinished, NodeRetried, NodeStarted, RunStarted, silent
 from seeknal.workflow.limits import MOST_WORKERS, StopRequest, memory_share, usable_cores
-from seeknal.workflow.resolution import DROP, HIT, KEEP, MISS, Base, Decision, Resolver
+from seeknal.workflow.resolution import CHECK, DROP, HIT, KEEP, MISS, Base, Decision, Resolver
 from seeknal.workflow.results import NOT_EXECUTED, Forecast, NodeOutcome, RunOptions, RunResult, new_run_id
 from seeknal.workflow.scheduler import Command, Execute, Resolve, Scheduler, Skip
 from seeknal.workflow.selection import Selection, outputs_of, select
@@ -102,7 +105,7 @@ class Run:
                 return Forecast(node_id, "FAIL", str(error))
             if decision.artifact is not None:
                 self._resolver.artifacts[node_id] = decision.artifact
-            action = {HIT: "CACHED", MISS: "RUN", KEEP: "SKIP", DROP: "SKIP"}[decision.action]
+            action = {HIT: "CACHED", CHECK: "CHECK", MISS: "RUN", KEEP: "SKIP", DROP: "SKIP"}[decision.action]
             return Forecast(node_id, "SKIP" if decision.reason == NOT_EXECUTED else action, decision.reason)
         waiting = [name for name in inputs if name not in self._resolver.artifacts]
         dropped = [name for name in waiting if actions[name].action in ("SKIP", "FAIL")]
@@ -130,9 +133,10 @@ class Run:
         for node_id in self._selection.considered:
             # What cannot be executed with the run's own values is found before anything is.
             self._resolver.executed(node_id)
-        may_run = {entry.node_id for entry in self.forecast() if entry.action in ("RUN", "MAY RUN")}
+        forecast = self.forecast()
+        may_run = {entry.node_id for entry in forecast if entry.action in ("RUN", "MAY RUN")}
         self._to_report = len(self._order)
-        slots = self._slots(len(may_run))
+        slots = self._slots(len(may_run) + sum(entry.action == "CHECK" for entry in forecast))
         self._listener(
             RunStarted(self.run_id, self.environment, len(self._order), len(may_run), self._options.parallel, slots)
         )
@@ -221,7 +225,7 @@ class Run:
         return self._settle(node_id, decision, scheduler)
 
     def _settle(self, node_id: str, decision: Decision, scheduler: Scheduler) -> list[Command]:
-        if decision.action == MISS:
+        if decision.action in (MISS, CHECK):
             return scheduler.miss(node_id)
         if decision.action == DROP:
             # Skip comes back as a command, which reports it.
@@ -231,17 +235,27 @@ class Run:
         self._resolver.artifacts[node_id] = artifact
         status = "cached" if decision.action == HIT else "skipped"
         self._report(
-            NodeOutcome(node_id, status, decision.reason, artifact.row_count, 0.0, decision.fingerprint, artifact)
+            NodeOutcome(
+                node_id,
+                status,
+                decision.reason,
+                artifact.row_count,
+                0.0,
+                decision.fingerprint,
+                artifact,
+                checks=decision.checks,
+            )
         )
         return scheduler.hit(node_id)
 
     def _submit(self, node_id: str, scheduler: Scheduler, workers: Workers, futures: dict[Future[bytes], str]) -> None:
         attempt = self._attempts[node_id] = self._attempts.get(node_id, 0) + 1
+        decision = self._resolver.decide(node_id)
         if attempt == 1:
             self._reported += 1
             self._started[node_id] = (time.perf_counter(), self._reported)
-            reason = self._resolver.decide(node_id).reason
-            self._listener(NodeStarted(node_id, self._reported, self._to_report, reason))
+            if decision.action == MISS:
+                self._listener(NodeStarted(node_id, self._reported, self._to_report, decision.reason))
         alone = scheduler.running == 1 and not scheduler.waiting_for_a_slot
         task = self._resolver.task(
             node_id,
@@ -271,10 +285,10 @@ class Run:
     ) -> list[Command]:
         try:
             outcome = decode_outcome(future.result())
-            failure, artifact = outcome.failure, outcome.artifact
+            failure, artifact, checks = outcome.failure, outcome.artifact, outcome.checks
             self._written += outcome.written
         except BrokenExecutor:
-            artifact = None
+            artifact, checks = None, ()
             deaths = self._deaths[node_id] = self._deaths.get(node_id, 0) + 1
             if deaths < 2 and not self._stop.requested:
                 self._listener(NodeRetried(node_id, 2, 2, "its worker process died"))
@@ -286,18 +300,43 @@ class Run:
             )
         seconds = time.perf_counter() - self._started[node_id][0]
         if failure is None and artifact is not None:
+            decision = self._resolver.decide(node_id)
+            draft = self._compiled.parsed.drafts[node_id]
+            status = "cached" if decision.action == CHECK else "success"
             # The worker's own time: the caller's would count the start of a process too.
-            seconds = artifact.duration_seconds
+            seconds = artifact.duration_seconds if status == "success" else 0.0
             artifact = self._settled(node_id, artifact)
             self._resolver.artifacts[node_id] = artifact
-            decision = self._resolver.decide(node_id)
             self._report(
                 NodeOutcome(
-                    node_id, "success", decision.reason, artifact.row_count, seconds, decision.fingerprint, artifact
+                    node_id,
+                    status,
+                    decision.reason,
+                    artifact.row_count,
+                    seconds,
+                    decision.fingerprint,
+                    artifact,
+                    checks=checks or (results_in(artifact.metadata) if draft.checks else ()),
                 )
             )
             return scheduler.succeeded(node_id)
         assert failure is not None
+        if checks:
+            # Checked again, the same rows would fail the same way.
+            problems = self._check_problems(node_id, checks)
+            self._report(
+                NodeOutcome(
+                    node_id,
+                    "failed",
+                    "its checks failed",
+                    None,
+                    seconds,
+                    problems=problems,
+                    checks=checks,
+                    rejected=artifact,
+                )
+            )
+            return scheduler.failed(node_id)
         attempts = self._options.retry + 1
         # A process that died is not the node's attempt: that one was repeated above.
         tried = self._attempts[node_id] - self._deaths.get(node_id, 0)
@@ -341,6 +380,7 @@ class Run:
                 outcome.duration_seconds,
                 outcome.problems,
                 outcome.artifact.metadata if outcome.artifact is not None else {},
+                outcome.checks,
             )
         )
 
@@ -352,6 +392,35 @@ class Run:
             else Problem(f"{node_id}: {problem.message}", self._compiled.place(node_id), problem.hint)
             for problem in found
         )
+
+    def _check_problems(self, node_id: str, results: tuple[CheckResult, ...]) -> tuple[Problem, ...]:
+        """A problem for each check of severity error that failed, at its place in the file."""
+        draft = self._compiled.parsed.drafts[node_id]
+        problems = [
+            Problem(f"{node_id}: {result.label}: {result.message}", draft.place(*linked.path))
+            for linked, result in zip(draft.checks or draft.audits, results, strict=True)
+            if result.failed_for_good
+        ]
+        if any(result.sample for result in results):
+            environment = "" if self.environment == PRODUCTION else f" --env {self.environment}"
+            hint = f"`seeknal inspect {node_id} --failed{environment}` shows the rows"
+            problems[-1] = replace(problems[-1], hint=hint)
+        return tuple(problems)
+
+    def failed_nodes(self) -> dict[str, FailedNode]:
+        """What is to be remembered of the nodes whose checks failed in this run."""
+        found = {}
+        for node_id, outcome in self._outcomes.items():
+            if outcome.status != "failed" or not outcome.checks:
+                continue
+            draft = self._compiled.parsed.drafts[node_id]
+            tables = [(name, self._resolver.artifacts[name]) for name in draft.inputs if draft.function is None]
+            if outcome.rejected is not None:
+                tables = [(node_id, outcome.rejected)]
+            checks = [msgspec.to_builtins(linked.check) for linked in draft.checks or draft.audits]
+            results = [kept(result) for result in outcome.checks]
+            found[node_id] = FailedNode(node_id, self.run_id, time.time(), tables, checks, results)
+        return found
 
     def _place_failure(self, node_id: str, failure: Failure) -> Problem:
         draft = self._resolver.executed(node_id)

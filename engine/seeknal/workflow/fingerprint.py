@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import xxhash
 
+from seeknal.nodes.check import Check
 from seeknal.store.objects import Artifact, Column
 
 # Raise it when the same node on the same inputs would give something else than before.
@@ -54,6 +55,12 @@ def fingerprint(
         [(node_id, artifact.row_count, *_read(artifact, reads)) for node_id, artifact, reads in inputs],
     ]
     return xxhash.xxh3_128_hexdigest(_encoder.encode(said))
+
+
+def checks_key(engine: str, checks: Sequence[Check], artifact: Artifact) -> str:
+    """Compute a key of checks and the content that they are about, as 32 hexadecimal digits."""
+    content = [artifact.row_count, list(artifact.columns), [part.digest for part in artifact.parts]]
+    return xxhash.xxh3_128_hexdigest(_encoder.encode(["checks", engine, [check.said() for check in checks], content]))
 
 
 def _read(artifact: Artifact, reads: Sequence[str] | None) -> tuple[list[Column], list[tuple[str, str]]]:

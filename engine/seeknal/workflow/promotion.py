@@ -19,7 +19,7 @@ from seeknal.dag.parameters import GivenParameters, RunParameters
 from seeknal.dag.project import Project
 from seeknal.errors import DeliveryError, PromotionRaceError, SeeknalError
 from seeknal.nodes.registry import KINDS
-from seeknal.store.objects import EnvironmentRecord, Snapshot, Tree
+from seeknal.store.objects import EnvironmentRecord, FailedNodes, Snapshot, Tree
 from seeknal.store.store import Store
 from seeknal.workflow.commit import move_to_tree
 from seeknal.workflow.delivery import deliver
@@ -166,6 +166,8 @@ def execute_promotion(
             listener=listener,
         )
         snapshot = store.read_snapshot(digest)
+        # What it shows from now on passed its checks.
+        store.write_failed(promotion.target, FailedNodes())
         for warning in show_environment(project, store, promotion.target, snapshot):
             listener(Warned(warning))
         _remember(project, store, promotion, digest)

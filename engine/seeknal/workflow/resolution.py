@@ -1,6 +1,7 @@
 """Resolution: what to do with a node, once its inputs' outputs are known.
 
 - *hit*: the cache has what the node's fingerprint gives.
+- *check*: as hit, but its checks have not been passed by that output yet.
 - *miss*: the node must be executed.
 - *keep*: the run leaves the node alone; its output from before stands.
 - *drop*: the run leaves the node alone, and it has no output.
@@ -9,21 +10,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from seeknal.dag.canonical import canonical_sql
 from seeknal.dag.draft import Draft, node_of, spec_fields
 from seeknal.dag.inference import Inference, NodeAnalysis
+from seeknal.dag.linking import AUDIT_FIELDS
 from seeknal.dag.manifest import Manifest
+from seeknal.nodes.check import CheckResult, results_in, results_of
 from seeknal.nodes.kind import InputTable, Task, encoded_identity
 from seeknal.store.objects import Artifact, Tree
 from seeknal.store.store import Store
-from seeknal.workflow.fingerprint import engine_identity, fingerprint
+from seeknal.workflow.fingerprint import checks_key, engine_identity, fingerprint
 from seeknal.workflow.results import NOT_EXECUTED
 from seeknal.workflow.selection import Selection
 
-HIT, MISS, KEEP, DROP = "hit", "miss", "keep", "drop"
+HIT, CHECK, MISS, KEEP, DROP = "hit", "check", "miss", "keep", "drop"
 
 # A node that is kept for other tools counts as built, with nothing in it: so it stands in every tree, and in the way
 # of no promotion.
@@ -32,12 +35,16 @@ NOTHING = Artifact((), 0)
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do with a node and why. ``artifact`` is there for hit and keep."""
+    """What to do with a node and why. ``artifact`` is there for hit, check and keep.
+
+    ``checks`` are, for a hit, the results of its checks as they are remembered.
+    """
 
     action: str
     reason: str
     fingerprint: str = ""
     artifact: Artifact | None = None
+    checks: tuple[CheckResult, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +90,23 @@ class Resolver:
         """
         decision = self._decisions.get(node_id)
         if decision is None:
-            decision = self._decisions[node_id] = self._decide(node_id)
+            decision = self._decisions[node_id] = self._with_checks(node_id, self._decide(node_id))
         return decision
+
+    def _with_checks(self, node_id: str, decision: Decision) -> Decision:
+        """The decision with what is remembered of the node's checks; of a hit that did not pass them yet, a check."""
+        draft, artifact = self._drafts[node_id], decision.artifact
+        if decision.action != HIT or artifact is None:
+            return decision
+        if not draft.audits:
+            return replace(decision, checks=results_in(artifact.metadata)) if draft.checks else decision
+        checks = [linked.check for linked in draft.audits]
+        if draft.always_checks:
+            return replace(decision, action=CHECK, reason="its checks depend on the moment")
+        known = self._store.find_checks(checks_key(self._engine, checks, artifact))
+        if known is None:
+            return replace(decision, action=CHECK, reason="its checks changed, or were not passed yet")
+        return replace(decision, checks=results_of(known.results))
 
     def _decide(self, node_id: str) -> Decision:
         if not self._drafts[node_id].implementation.executes:
@@ -99,7 +121,7 @@ class Resolver:
         if self._full and node_id in self._selection.chosen:
             return Decision(MISS, "full run", key)
         draft = self._drafts[node_id]
-        if draft.implementation.always_runs(draft.spec):
+        if draft.always_runs:
             return Decision(MISS, "depends on the moment, so it runs every time", key)
         if entry is not None and entry.fingerprint == key and self._store.is_whole(entry.artifact):
             return Decision(HIT, self._why_unchanged(node_id), key, entry.artifact)
@@ -175,6 +197,8 @@ class Resolver:
             threads=threads,
             memory_limit_bytes=memory_limit_bytes,
             function=draft.function,
+            checks=tuple(linked.check for linked in (draft.checks or draft.audits)),
+            output=self._decisions[node_id].artifact,
         )
 
     def _input_table(self, node_id: str) -> InputTable:
@@ -239,6 +263,8 @@ def _said(config: dict[str, object]) -> dict[str, object]:
     return {
         key: canonical_sql(value) if key == "transform" and isinstance(value, str) else value
         for key, value in config.items()
+        # They are about the output, and are not part of what makes it.
+        if key not in AUDIT_FIELDS
     }
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from seeknal.errors import DeliveryError, Problem
+from seeknal.nodes.check import CheckResult
 from seeknal.store.objects import Artifact
 from seeknal.workflow.selection import Filters
 
@@ -31,7 +32,11 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class NodeOutcome:
-    """What became of a node in a run. ``status``: success, cached, failed, skipped."""
+    """What became of a node in a run. ``status``: success, cached, failed, skipped.
+
+    ``checks`` are the results of its checks, as remembered where they did not run; ``rejected`` the output that failed
+    them.
+    """
 
     node_id: str
     status: str
@@ -41,6 +46,17 @@ class NodeOutcome:
     fingerprint: str = ""
     artifact: Artifact | None = None
     problems: tuple[Problem, ...] = ()
+    checks: tuple[CheckResult, ...] = ()
+    rejected: Artifact | None = None
+
+    @property
+    def warnings(self) -> list[str]:
+        """What checks of severity warn found."""
+        return [
+            f"{self.node_id}: {result.label}: {result.message}"
+            for result in self.checks
+            if not result.passed and result.severity == "warn"
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         kind, _, name = self.node_id.partition(".")
@@ -57,6 +73,7 @@ class NodeOutcome:
             "artifact": parts[0].digest if parts else None,
             "metadata": self.artifact.metadata if self.artifact else {},
             "error": "; ".join(str(problem) for problem in self.problems) or None,
+            **({"checks": [result.to_dict() for result in self.checks]} if self.checks else {}),
         }
 
 
@@ -113,7 +130,7 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run would do with a node: RUN, MAY RUN (an input that it reads will run), CACHED or SKIP."""
+    """What a run would do with a node: RUN, MAY RUN (an input that it reads will run), CHECK, CACHED or SKIP."""
 
     node_id: str
     action: str

@@ -24,7 +24,7 @@ from seeknal.errors import BusyError, CorruptObjectError
 from seeknal.state.locks import FileLock
 from seeknal.store.file_memo import FileDigests
 from seeknal.store.filesystem import link_atomically
-from seeknal.store.objects import Snapshot, Tree
+from seeknal.store.objects import FailedNodes, Snapshot, Tree
 from seeknal.store.store import Store
 from seeknal.workflow.commit import commit, schemas_of
 from seeknal.workflow.delivery import deliver
@@ -224,6 +224,7 @@ class Session:
             result, tree = run.execute()
             if result.executed or result.status != "success":
                 record(records, result)
+            self._remember_failures(environment, run, result)
             keeps_going = result.status == "failed" and options.continue_on_error
             if result.status != "success" and not keeps_going:
                 # What was finished is in the cache; make that durable too, the ref stays.
@@ -256,16 +257,27 @@ class Session:
                     result = replace(result, status="interrupted")
             whole = environment == PRODUCTION and not options.filters and result.status == "success"
             if whole and self._of_files and self.compiled.parsed.repeatable and not self._depends_on_the_moment():
-                self._remember_settled(snapshot, publish)
+                self._remember_settled(snapshot, publish, result)
             return result
 
     def _depends_on_the_moment(self) -> bool:
         drafts = self.compiled.parsed.drafts.values()
-        return self.parameters.never_settles or any(draft.implementation.always_runs(draft.spec) for draft in drafts)
+        return self.parameters.never_settles or any(draft.always_runs or draft.always_checks for draft in drafts)
 
-    def _remember_settled(self, head: str, published: bool) -> None:
+    def _remember_failures(self, environment: str, run: Run, result: RunResult) -> None:
+        """Note which nodes' checks failed, and forget those that passed since or are gone."""
+        before = self.store.read_failed(environment).nodes
+        over = {node.node_id for node in result.nodes if node.status in ("success", "cached")}
+        kept = {name: node for name, node in before.items() if name in self.manifest.nodes and name not in over}
+        after = {**kept, **run.failed_nodes()}
+        if after != before:
+            self.store.write_failed(environment, FailedNodes(after))
+
+    def _remember_settled(self, head: str, published: bool, result: RunResult) -> None:
         """Note what this state rests on; see :mod:`seeknal.workflow.settled`."""
         warnings = [str(warning) for warning in self.compiled.parsed.warnings]
+        warnings += [warning for node in result.nodes for warning in node.warnings]
+        checks = {node.node_id: [found.to_dict() for found in node.checks] for node in result.nodes if node.checks}
         edges = len(self.manifest.edges)
         record = settled(
             head,
@@ -275,6 +287,7 @@ class Session:
             published=published,
             warnings=warnings,
             python=python_stamp() if self.compiled.parsed.imported else "",
+            checks=checks,
         )
         remember(self.store, record)
 

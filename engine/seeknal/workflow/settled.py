@@ -19,11 +19,13 @@ from typing import Any
 
 import msgspec
 
+from seeknal.dag.manifest import NodeType
 from seeknal.dag.names import PRODUCTION
 from seeknal.dag.parameters import GivenParameters, RunParameters
 from seeknal.dag.project import PROJECT_FILE, Project, node_files, python_files, shared_files
 from seeknal.dag.python_stamp import python_stamp
 from seeknal.errors import StoreError
+from seeknal.nodes.check import results_of
 from seeknal.store.file_memo import FileDigests
 from seeknal.store.filesystem import digest_bytes, write_atomically
 from seeknal.store.objects import FORMAT_VERSIONS, Tree, decode, encode
@@ -43,7 +45,8 @@ class Settled(msgspec.Struct, frozen=True):
     ``files``: path → content digest; ``listings``: pattern → paths. ``given``: the names that templates asked for, with
     a digest of what the run was given under them; ``variables``: the same for environment variables. ``today``: the
     day, where that mattered. What was not given or not set has the empty digest. ``python``: the Python and the
-    packages that the project's Python files were imported with; empty without any.
+    packages that the project's Python files were imported with; empty without any. ``checks``: node → the results of
+    its checks.
     """
 
     engine: str
@@ -57,6 +60,7 @@ class Settled(msgspec.Struct, frozen=True):
     variables: dict[str, str] = {}
     today: str = ""
     python: str = ""
+    checks: dict[str, list[dict[str, Any]]] = {}
 
 
 FORMAT_VERSIONS[Settled] = ("settled", 2)
@@ -98,6 +102,7 @@ def settled(
     published: bool,
     warnings: list[str],
     python: str = "",
+    checks: dict[str, list[dict[str, Any]]],
 ) -> Settled:
     """Make the record of a run that stands at ``head``."""
     given = parameters.given.values()
@@ -113,6 +118,7 @@ def settled(
         {name: _digest(value) for name, value in sorted(parameters.variables.items())},
         parameters.today.isoformat() if parameters.rests_on_today else "",
         python,
+        checks,
     )
 
 
@@ -146,7 +152,16 @@ def settled_run(
     if publish and not (settled.published and _deliveries_stand(store, tree)):
         return None
     nodes = [
-        NodeOutcome(node_id, "cached", "unchanged", entry.artifact.row_count, 0.0, entry.fingerprint, entry.artifact)
+        NodeOutcome(
+            node_id,
+            "cached",
+            "unchanged",
+            entry.artifact.row_count,
+            0.0,
+            entry.fingerprint,
+            entry.artifact,
+            checks=results_of(settled.checks.get(node_id, ())),
+        )
         for node_id, entry in tree.nodes.items()
     ]
     seconds = time.perf_counter() - started
@@ -189,8 +204,8 @@ def _digest(value: Any) -> str:
 def _deliveries_stand(store: Store, tree: Tree) -> bool:
     delivered = store.read_deliveries(PRODUCTION).nodes
     for node_id, entry in tree.nodes.items():
-        if entry.artifact.parts:
-            # What stands beside a table, as a model's file does, is not delivered.
+        # What stands beside a table, as a model's file does, is not delivered; nor what a rule keeps.
+        if node_id.partition(".")[0] != NodeType.EXPOSURE.value:
             continue
         for name, _ in delivered_blobs(entry.artifact):
             delivery = delivered.get(node_id, {}).get(name)

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from seeknal.errors import NodeFailedError, SeeknalError
+from seeknal.nodes.check import CheckResult
 from seeknal.nodes.kind import Task
-from seeknal.store.objects import ActionRecord, Artifact
+from seeknal.store.objects import ActionRecord, Artifact, CheckRecord
 
 if TYPE_CHECKING:
     from seeknal.nodes.workbench import Workbench
@@ -37,12 +38,16 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What became of a task: an artifact, or a failure."""
+    """What became of a task: an artifact, or a failure; both where the artifact's checks failed.
+
+    ``checks`` are the results of all checks, where there are any.
+    """
 
     node_id: str
     artifact: Artifact | None = None
     failure: Failure | None = None
     written: tuple[str, ...] = ()
+    checks: tuple[CheckResult, ...] = ()
 
 
 _encode = msgspec.msgpack.encode
@@ -96,22 +101,36 @@ def _insist_on_identity(task: Task, bench: Workbench) -> None:
 
 
 def execute(task: Task) -> Outcome:
-    """Execute a task: run the node, store its output, remember it under the fingerprint."""
+    """Execute a task: run the node, store its output, remember it under the fingerprint, and check it.
+
+    An output that its checks reject is remembered as well: once the checks have changed, it may do.
+    """
     import duckdb
 
     from seeknal.dag.sql_problem import engine_problem
+    from seeknal.nodes.checks import ChecksFailed
     from seeknal.nodes.python_function import implementation_of
     from seeknal.nodes.workbench import QueryFailed
 
     bench = _workbench(task.store_root)
     started = time.perf_counter()
+    artifact: Artifact | None = None
+    checks: tuple[CheckResult, ...] = ()
     try:
-        artifact = implementation_of(task.kind, task.function).execute(task, bench)
-        _insist_on_identity(task, bench)
-        artifact = msgspec.structs.replace(
-            artifact, built_at=time.time(), duration_seconds=time.perf_counter() - started, run_id=task.run_id
-        )
-        bench.store.record_action(ActionRecord(task.fingerprint, task.node_id, artifact))
+        kind = implementation_of(task.kind, task.function)
+        artifact = task.output
+        if artifact is None:
+            artifact = kind.execute(task, bench)
+            _insist_on_identity(task, bench)
+            artifact = msgspec.structs.replace(
+                artifact, built_at=time.time(), duration_seconds=time.perf_counter() - started, run_id=task.run_id
+            )
+            bench.store.record_action(ActionRecord(task.fingerprint, task.node_id, artifact))
+        if task.checks and kind.makes_table:
+            checks = _check_output(task, artifact, bench)
+    except ChecksFailed as error:
+        written = tuple(str(path) for path in bench.store.take_written())
+        return Outcome(task.node_id, artifact, Failure(error.message), written, error.results)
     except QueryFailed as error:
         _forget_if_fatal(error.__cause__)
         problem = error.problem
@@ -128,7 +147,25 @@ def execute(task: Task) -> Outcome:
     except OSError as error:
         name = f" ({error.filename})" if error.filename else ""
         return Outcome(task.node_id, failure=Failure(f"{error.strerror or error}{name}"))
-    return Outcome(task.node_id, artifact, written=tuple(str(path) for path in bench.store.take_written()))
+    written = tuple(str(path) for path in bench.store.take_written())
+    return Outcome(task.node_id, artifact, written=written, checks=checks)
+
+
+def _check_output(task: Task, artifact: Artifact, bench: Workbench) -> tuple[CheckResult, ...]:
+    """Check a node's output, and remember that it passed. Raises ChecksFailed."""
+    from seeknal.nodes.checks import CheckedTable, ChecksFailed, evaluate
+    from seeknal.workflow.fingerprint import checks_key, engine_identity
+
+    connection = bench.hermetic_connection(task.threads, task.memory_limit_bytes)
+    name = bench.make_view(connection, bench.input_table(task.node_id, artifact))
+    table = CheckedTable(connection, name, artifact.schema(), artifact.row_count, time.time(), [name])
+    results = evaluate(task.checks, table)
+    if any(result.failed_for_good for result in results):
+        raise ChecksFailed(results)
+    if not any(check.volatile for check in task.checks):
+        key = checks_key(engine_identity(), task.checks, artifact)
+        bench.store.record_checks(CheckRecord(key, task.node_id, [result.to_dict() for result in results]))
+    return results
 
 
 # By thread, because a connection serves one at a time; and by store.

@@ -148,6 +148,38 @@ class EnvironmentRecord(msgspec.Struct, frozen=True):
     plan: EnvironmentPlanRecord | None = None
 
 
+class CheckRecord(msgspec.Struct, frozen=True):
+    """The memory that an output passed checks: ``key`` stands for both, ``results`` are the checks' own.
+
+    A check of severity warn that failed counts as passed here; its result says that it did not.
+    """
+
+    key: str
+    node_id: str
+    results: list[dict[str, Any]]
+
+
+class FailedNode(msgspec.Struct, frozen=True):
+    """A node whose checks failed in a run: what was checked, by which checks, and what they gave.
+
+    ``tables`` are the outputs that the checks read, the checked one first: the node's own, which was rejected, or the
+    inputs of a rule; none where it checked what is not stored. ``checks`` and ``results`` are as the engine made them.
+    """
+
+    node_id: str
+    run_id: str
+    failed_at: float
+    tables: list[tuple[str, Artifact]]
+    checks: list[dict[str, Any]]
+    results: list[dict[str, Any]]
+
+
+class FailedNodes(msgspec.Struct, frozen=True):
+    """The nodes of an environment whose checks failed when they were last run."""
+
+    nodes: dict[str, FailedNode] = {}
+
+
 class Delivery(msgspec.Struct, frozen=True):
     """A file that was written outside the store: which content, and how it looked right after.
 
@@ -186,6 +218,8 @@ FORMAT_VERSIONS: dict[type[msgspec.Struct], tuple[str, int]] = {
     Snapshot: ("snapshot", 1),
     EnvironmentRecord: ("environment", 1),
     Deliveries: ("deliveries", 1),
+    CheckRecord: ("checks", 1),
+    FailedNodes: ("failed-nodes", 1),
     FileMemo: ("file-memo", 1),
 }
 

@@ -6,6 +6,8 @@
       trees/ snapshots/          immutable objects, named by their digest
       manifests/<sha256>.json    the manifest of each snapshot
       refs/<env>                 one snapshot digest, with refs/<env>.log beside it
+      checks/ab/cdef…            checks and an output → that it passed them
+      failed/<env>               the nodes whose checks failed, and on what
       environments/ deliveries/  what is known of an environment beside its ref
       views/<tree>/              folders of links for people and other tools
       memo/                      things remembered only to be faster; losing them costs time
@@ -46,9 +48,11 @@ from seeknal.store.objects import (
     ActionRecord,
     Artifact,
     Blob,
+    CheckRecord,
     Column,
     Deliveries,
     EnvironmentRecord,
+    FailedNodes,
     Snapshot,
     Tree,
     decode,
@@ -163,6 +167,44 @@ class Store:
         write_atomically(path, encode(record), self.temporary_folder)
         self._written.append(path)
 
+    # checks
+
+    def _checks_path(self, key: str) -> Path:
+        return self.root / "checks" / key[:2] / key[2:]
+
+    def find_checks(self, key: str) -> CheckRecord | None:
+        """What is remembered under a key of checks and the output that passed them; None where that is nothing."""
+        try:
+            record = decode(self._checks_path(key).read_bytes(), CheckRecord, f"checks {key}")
+        except (OSError, StoreError):
+            return None
+        return record if record.key == key else None
+
+    def record_checks(self, record: CheckRecord) -> None:
+        """Remember that an output passed its checks."""
+        path = self._checks_path(record.key)
+        write_atomically(path, encode(record), self.temporary_folder)
+        self._written.append(path)
+
+    def _failed_path(self, environment: str) -> Path:
+        return self.root / "failed" / environment
+
+    def read_failed(self, environment: str) -> FailedNodes:
+        """The nodes whose checks failed in an environment; none where that was forgotten."""
+        try:
+            data = self._failed_path(environment).read_bytes()
+            return decode(data, FailedNodes, f"the failed nodes of environment '{environment}'")
+        except (OSError, CorruptObjectError):
+            return FailedNodes()
+
+    def write_failed(self, environment: str, failed: FailedNodes) -> None:
+        """Remember which nodes' checks failed in an environment, for who looks at them."""
+        path = self._failed_path(environment)
+        if failed.nodes:
+            write_atomically(path, encode(failed), self.temporary_folder)
+        else:
+            path.unlink(missing_ok=True)
+
     # trees, manifests, snapshots
 
     def write_tree(self, tree: Tree) -> str:
@@ -251,9 +293,10 @@ class Store:
             return record
 
     def remove_environment(self, name: str) -> None:
-        """Forget an environment's record and deliveries. Its ref is removed by whoever moves refs."""
+        """Forget an environment's record, deliveries and failures. Its ref is removed by whoever moves refs."""
         self._environment_path(name).unlink(missing_ok=True)
         self._deliveries_path(name).unlink(missing_ok=True)
+        self._failed_path(name).unlink(missing_ok=True)
 
     def environment_names(self) -> list[str]:
         """Every environment that has a record, sorted."""

@@ -1,0 +1,83 @@
+"""The kind ``rule``: checks of other nodes' tables. It makes no table; a failed check of severity error fails it.
+
+What its checks found is kept as its output, in ``checks.json`` and as metadata, so that a warning is told again where
+the rule is cached. A rule that failed has no output.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from seeknal.dag.project import Project
+from seeknal.dag.sql import quoted_node
+from seeknal.nodes.check import CheckResult, summary
+from seeknal.nodes.check_fields import ParsedCheck, checks_of_rule
+from seeknal.nodes.checks import CheckedTable, ChecksFailed, evaluate
+from seeknal.nodes.kind import FieldProblem, Kind, Surroundings, Task
+from seeknal.nodes.workbench import Workbench
+from seeknal.store.objects import Artifact
+
+RESULTS_FILE = "checks.json"
+
+
+class RuleSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """The fields of a rule.
+
+    ``rule`` is a check, or a list of checks: mappings with a ``type``, or conditions in SQL as text. ``inputs`` are
+    the nodes that it looks at; checks of columns are about the first. ``params`` holds ``severity`` and
+    ``error_message`` for the checks that do not say their own.
+    """
+
+    rule: Any
+    inputs: list[Any] = []
+    params: dict[str, Any] = {}
+
+
+class RuleKind(Kind):
+    """Checks of the inputs."""
+
+    name = "rule"
+    spec = RuleSpec
+    makes_table = False
+
+    def check(self, spec: RuleSpec, project: Project) -> Iterable[FieldProblem]:
+        # A query can name what it reads itself.
+        if not spec.inputs and any(found.check.family != "sql" for found in self.checks(spec)):
+            yield FieldProblem("a rule needs an input", (), "add `inputs: [{ref: kind.name}]`")
+        for found in checks_of_rule(spec.rule, spec.params):
+            if isinstance(found, FieldProblem):
+                yield found
+
+    def checks(self, spec: RuleSpec) -> Iterable[ParsedCheck]:
+        return [found for found in checks_of_rule(spec.rule, spec.params) if isinstance(found, ParsedCheck)]
+
+    def identity(self, spec: RuleSpec, around: Surroundings) -> list[Any]:
+        return [found.check.said() for found in self.checks(spec)]
+
+    def always_runs(self, spec: RuleSpec) -> bool:
+        return any(found.check.volatile for found in self.checks(spec))
+
+    def execute(self, task: Task, bench: Workbench) -> Artifact:
+        """Evaluate the checks. Raises ChecksFailed where one of severity error failed."""
+        connection = bench.hermetic_connection(task.threads, task.memory_limit_bytes)
+        bench.make_views(connection, task)
+        checked = task.inputs[0]
+        names = [quoted_node(table.node_id) for table in task.inputs]
+        table = CheckedTable(connection, names[0], dict(checked.columns), checked.row_count, time.time(), names)
+        results = evaluate(task.checks, table)
+        if any(result.failed_for_good for result in results):
+            raise ChecksFailed(results)
+        return Artifact((), checked.row_count, (), ((RESULTS_FILE, self._kept(results, bench)),), summary(results))
+
+    def _kept(self, results: tuple[CheckResult, ...], bench: Workbench) -> Any:
+        file = bench.store.temporary_path(".json")
+        try:
+            file.write_text(json.dumps([result.to_dict() for result in results]), encoding="utf-8")
+            return bench.store.adopt_file(file)
+        finally:
+            file.unlink(missing_ok=True)
