@@ -44,6 +44,7 @@ GUIDE = ROOT / "docs/guides/environments.md"
 CLI_REFERENCE = ROOT / "docs/reference/cli.md"
 NODES_REFERENCE = ROOT / "docs/reference/nodes.md"
 TESTING_GUIDE = ROOT / "docs/guides/testing.md"
+TEMPLATES_REFERENCE = ROOT / "docs/reference/templates.md"
 API_REFERENCE = ROOT / "docs/reference/python-api.md"
 
 SOURCE_ROOTS = ("engine", "store", "cli")
@@ -215,6 +216,20 @@ def test_the_examples_of_a_kind_run_as_one_project(page: Path, tmp_path: Path) -
         result = seeknal(*arguments, folder=tmp_path)
         assert result.returncode == 0, result.stdout + result.stderr
         assert "FAILED" not in result.stdout
+
+
+def test_the_examples_of_templates_run_as_one_project(tmp_path: Path) -> None:
+    write_project(tmp_path, TEMPLATES_REFERENCE)
+    for block in blocks(TEMPLATES_REFERENCE, "yaml"):
+        if block not in node_examples(TEMPLATES_REFERENCE):
+            path = tmp_path / named_file(block)
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(block.text, encoding="utf-8")
+    lines = [line for block in blocks(TEMPLATES_REFERENCE, "sh") for line in block.text.splitlines()]
+    assert len(lines) == 2
+    for line in lines:
+        result = seeknal(*shlex.split(line)[1:], folder=tmp_path)
+        assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_the_worked_example_of_a_new_kind_works(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def _read_params(params: str | Mapping[str, Any] | None) -> dict[str, Any]:
             ) from None
         except RecursionError:
             raise SeeknalError("--params is nested too deeply") from None
-    if values is None:
+    if params is None:
         return {}
     if not isinstance(values, Mapping):
         raise SeeknalError("--params is not a JSON object", hint="""write --params '{"region": "EU"}'""")
@@ -155,7 +155,10 @@ class DayText(str):
         text.unit = unit
         return text
 
-    def __call__(self, offset: int = 0) -> DayText:
+    def __call__(self, *offsets: int) -> DayText:
+        if len(offsets) > 1:
+            raise ValueError("it takes one offset")
+        offset = offsets[0] if offsets else 0
         if isinstance(offset, bool) or not isinstance(offset, int):
             raise ValueError("the offset is not a whole number")
         day = date.fromisoformat(self)

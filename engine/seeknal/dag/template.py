@@ -202,6 +202,9 @@ class _Expression:
         from jinja2 import TemplateError as JinjaError
         from jinja2 import Undefined, UndefinedError
 
+        if "self" in missing:
+            # Jinja's own word for the template itself, which nobody asks for here.
+            raise scope.unknown(missing)
         try:
             result = self._evaluate(**context)
             if isinstance(result, Undefined):
