@@ -111,6 +111,12 @@ def compare_output_columns(name: str, before: Any, after: Any) -> Finding:
     return Finding(name, columns.category or NON_BREAKING, details, NON_BREAKING, columns.removed, columns.added)
 
 
+def compare_function(name: str, before: Any, after: Any) -> Finding:
+    """Judge the function that gives a node's rows: what it gives can be another, its columns are not known."""
+    what = "function changed" if before and after else "now given by a function" if after else "no longer a function"
+    return Finding(name, NON_BREAKING, [f"{name}: {what}"])
+
+
 def value_details(name: str, before: Any, after: Any) -> list[str]:
     """Tell how a value changed; for mappings and lists of words, entry by entry."""
     if isinstance(before, dict | None) and isinstance(after, dict | None):
@@ -139,6 +145,7 @@ FIELD_COMPARISONS: dict[str, Callable[[str, Any, Any], Finding]] = {
     "features": compare_features,
     "join_keys": compare_key,
     "output_columns": compare_output_columns,
+    "function": compare_function,
 }
 
 

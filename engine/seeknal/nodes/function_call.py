@@ -19,7 +19,7 @@ import xxhash
 
 from seeknal.errors import NodeFailedError, Place
 from seeknal.nodes.captured_output import captured_output
-from seeknal.nodes.function_reference import FunctionReference
+from seeknal.nodes.function_reference import FunctionReference, log_path
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,6 @@ class _Loaded:
 # What this process imported, by root and file.
 _loaded: dict[tuple[str, str], _Loaded] = {}
 _prepared: set[str] = set()
-
-
-def log_path(project_root: Path, node_id: str) -> Path:
-    """Where what a node's function printed stands."""
-    return project_root / "target" / "logs" / f"{node_id}.log"
 
 
 @contextlib.contextmanager

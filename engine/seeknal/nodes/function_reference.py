@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
 
@@ -22,3 +24,8 @@ class FunctionReference(msgspec.Struct, frozen=True):
     reads: dict[str, tuple[str, ...] | None] = {}
     references: tuple[str, ...] = ()
     reads_outside: bool = False
+
+
+def log_path(project_root: Path, node_id: str) -> Path:
+    """Where what a node's function printed stands."""
+    return project_root / "target" / "logs" / f"{node_id}.log"

@@ -24,7 +24,7 @@ from seeknal.nodes.function_call import call_function, function_running
 from seeknal.nodes.function_reference import FunctionReference
 from seeknal.nodes.kind import FieldProblem, InputTable, Kind, Query, Surroundings, Task
 from seeknal.nodes.registry import KINDS
-from seeknal.nodes.workbench import QueryFailed, Workbench, literal_pattern, stored_type, table_query
+from seeknal.nodes.workbench import QueryFailed, Workbench, file_list, stored_type, table_query
 from seeknal.store.filesystem import write_atomically
 from seeknal.store.objects import Artifact
 
@@ -149,23 +149,29 @@ class PythonFunction(Kind):
         spec = msgspec.convert(task.spec, self.spec)
         root = Path(task.project_root)
         context = self._context(task, bench)
+        rows: Artifact | InputTable | None = None
         try:
             with function_running(root, self._function):
                 value = call_function(root, self._function, context)
                 if not (value is None and self.name == "source"):
                     # A relation is computed only now, by code of the user's.
-                    artifact = self._stored(value, spec, task, bench)
+                    rows = self._stored(value, task, bench)
         finally:
             context.close()
-        if value is None and self.name == "source":
+        if rows is None:
             fields = msgspec.to_builtins(_source_spec(spec))
             artifact = KINDS["source"].execute(msgspec.structs.replace(task, spec=fields), bench)
+        elif isinstance(rows, Artifact):
+            artifact = rows
+        else:
+            artifact = self._by_kind(rows, spec, task, bench)
         schema = list(artifact.schema().items())
         path = self._memory(Path(task.store_root), spec, [list(table.columns) for table in task.inputs])
         write_atomically(path, msgspec.msgpack.encode(schema), bench.store.temporary_folder)
         return artifact
 
-    def _stored(self, value: Any, spec: Any, task: Task, bench: Workbench) -> Artifact:
+    def _stored(self, value: Any, task: Task, bench: Workbench) -> Artifact | InputTable:
+        """The rows as an output, or as a table in a temporary file for the kind to work on."""
         import duckdb
 
         from seeknal.nodes.returned_rows import rows_of
@@ -175,41 +181,53 @@ class PythonFunction(Kind):
             with rows_of(value, connection) as rows:
                 if self._gives_output:
                     return bench.copy_to_store(rows.connection, rows.query, rows.schema)
-                return self._by_kind(rows, spec, task, bench)
+                file = bench.store.temporary_path()
+                columns = ", ".join(
+                    f"CAST({quoted(name)} AS {stored_type(type_)}) AS {quoted(name)}"
+                    for name, type_ in rows.schema.items()
+                )
+                target = f"{literal(str(file))} (FORMAT parquet, COMPRESSION zstd)"
+                rows.connection.execute(f"COPY (SELECT {columns} FROM ({rows.query})) TO {target}")
+                counted = connection.execute(f"SELECT count(*) FROM read_parquet({file_list((str(file),))})")
+                return InputTable(ROWS, (str(file),), tuple(rows.schema.items()), counted.fetchall()[0][0])
         except (NodeFailedError, duckdb.Error) as error:
             message = error.message if isinstance(error, NodeFailedError) else " ".join(str(error).split())
             hint = error.hint if isinstance(error, NodeFailedError) else ""
-            place = Place(self._function.file, self._function.line)
-            raise NodeFailedError(f"{self._function.name}() {_predicate(message)}", place=place, hint=hint) from error
+            raise self._failure(_predicate(message), hint) from error
 
-    def _by_kind(self, rows: Any, spec: Any, task: Task, bench: Workbench) -> Artifact:
-        """Let the kind work on the function's rows."""
-        for wrong in self._kind.verify(spec, [rows.schema], None):
-            if wrong.is_warning:
-                continue
-            raise NodeFailedError(f"gives rows that the {self.name} cannot use: {wrong.message}", hint=wrong.hint)
-        file = bench.store.temporary_path()
+    def _failure(self, message: str, hint: str) -> NodeFailedError:
+        """What is wrong with what the function returned, at the function."""
+        place = Place(self._function.file, self._function.line)
+        return NodeFailedError(f"{self._function.name}() {message}", place=place, hint=hint)
+
+    def _by_kind(self, rows: InputTable, spec: Any, task: Task, bench: Workbench) -> Artifact:
+        """Let the kind work on the function's rows, which are removed afterwards."""
+        useless = f"gives rows that the {self.name} cannot use"
         try:
-            casts = ", ".join(
-                f"CAST({quoted(name)} AS {stored_type(type_)}) AS {quoted(name)}" for name, type_ in rows.schema.items()
-            )
-            rows.connection.execute(
-                f"COPY (SELECT {casts} FROM ({rows.query})) TO {literal(str(file))} (FORMAT parquet, COMPRESSION zstd)"
-            )
-            connection = bench.outside_connection(task.threads, task.memory_limit_bytes)
-            counted = connection.execute("SELECT count(*) FROM read_parquet($1)", [literal_pattern(str(file))])
-            table = InputTable(ROWS, (str(file),), tuple(rows.schema.items()), counted.fetchone()[0])
-            inner = msgspec.structs.replace(task, inputs=(table,), positions=(), statements=(), schema=None)
+            for wrong in self._kind.verify(spec, [dict(rows.columns)], None):
+                if not wrong.is_warning:
+                    raise self._failure(f"{useless}: {wrong.message}", wrong.hint)
+            inner = msgspec.structs.replace(task, inputs=(rows,), positions=(), statements=(), schema=None)
             query = self._kind.query(spec, (ROWS,))
             if query is not None:
-                inner = _with_query(inner, query, bench)
+                inner = self._with_query(inner, query, bench)
             return self._kind.execute(inner, bench)
         except QueryFailed as error:
-            problem = error.problem
-            message = f"gives rows that the {self.name} cannot use: {problem.message}"
-            raise NodeFailedError(message, hint=problem.hint) from error
+            raise self._failure(f"{useless}: {error.problem.message}", error.problem.hint) from error
         finally:
-            file.unlink(missing_ok=True)
+            for file in rows.paths:
+                Path(file).unlink(missing_ok=True)
+
+    def _with_query(self, task: Task, query: Query, bench: Workbench) -> Task:
+        """A task that runs a kind's query over the function's rows. Raises NodeFailedError where it cannot be."""
+        from seeknal.dag.sql import take_apart
+
+        connection = bench.hermetic_connection(task.threads, task.memory_limit_bytes)
+        sql = take_apart(query.text, {ROWS: ROWS}, lambda name: [], connection, query.positions)
+        if sql.problems:
+            problem = sql.problems[0]
+            raise NodeFailedError(f"cannot be computed from the function's rows: {problem.message}", hint=problem.hint)
+        return msgspec.structs.replace(task, positions=sql.positions, statements=sql.statements)
 
     def _context(self, task: Task, bench: Workbench) -> Any:
         from seeknal.pipeline.context import Input, Limits, PipelineContext
@@ -241,17 +259,6 @@ def _source_spec(spec: Any) -> Any:
     names = {entry.encode_name for entry in msgspec.structs.fields(kind)}
     fields = {name: value for name, value in msgspec.to_builtins(spec).items() if name in names and value is not None}
     return msgspec.convert(fields, kind)
-
-
-def _with_query(task: Task, query: Query, bench: Workbench) -> Task:
-    """A task that runs a kind's query over the function's rows. Raises NodeFailedError where it cannot be."""
-    from seeknal.dag.sql import take_apart
-
-    connection = bench.hermetic_connection(task.threads, task.memory_limit_bytes)
-    sql = take_apart(query.text, {ROWS: ROWS}, lambda name: [], connection, query.positions)
-    if sql.problems:
-        raise NodeFailedError(f"cannot be computed from the function's rows: {sql.problems[0].message}")
-    return msgspec.structs.replace(task, positions=sql.positions, statements=sql.statements)
 
 
 def _predicate(message: str) -> str:

@@ -125,7 +125,11 @@ def _from_pandas(frame: Any) -> Any:
     for position, name in enumerate(frame.columns):
         series = frame.iloc[:, position]
         try:
-            columns.append(pyarrow.array(series, from_pandas=True))
+            column = pyarrow.array(series, from_pandas=True)
+            if pyarrow.types.is_decimal(column.type) and series.dtype == object:
+                # The digits of the values at hand are no type that would be the same tomorrow.
+                column = column.cast(pyarrow.decimal128(18 if column.type.precision <= 18 else 38, column.type.scale))
+            columns.append(column)
         except (pyarrow.ArrowException, TypeError, ValueError, OverflowError) as error:
             raise _unusable(name, series, error) from error
     return pyarrow.table(columns, names=list(frame.columns))

@@ -94,9 +94,9 @@ class PipelineContext:
     def ref(self, node_id: str, columns: Sequence[str] | None = None) -> Any:
         """Read an input as a pandas frame; a feature group as a :class:`FeatureFrame`.
 
-        Whole numbers with NULLs are ``Int64``, dates ``datetime.date`` and decimals ``decimal.Decimal``, so that types
-        survive. With ``columns`` only these are read, and only they count when the input changes. Without pandas it
-        is a DuckDB relation. Raises ValueError for what is not an input or has no such column.
+        Whole numbers with NULLs are ``Int64`` and the like, dates ``datetime.date`` and decimals ``decimal.Decimal``,
+        so that types survive. With ``columns`` only these are read, and only they count when the input changes.
+        Without pandas it is a DuckDB relation. Raises ValueError for what is not an input or has no such column.
         """
         relation = self.relation(node_id, columns)
         try:
@@ -205,14 +205,14 @@ def _as_pandas(relation: Any) -> Any:
         # Sums of whole numbers have 128 bits, which pandas does not know; nearly all of them fit into 64.
         column = _quoted(name)
         fits = f"count(*) FILTER (WHERE {column} IS NOT NULL AND TRY_CAST({column} AS BIGINT) IS NULL)"
-        narrow = "BIGINT" if relation.aggregate(fits).fetchone() == (0,) else "DOUBLE"
+        narrow = "BIGINT" if relation.aggregate(fits).fetchall() == [(0,)] else "DOUBLE"
         relation = relation.project(f"* REPLACE (CAST({column} AS {narrow}) AS {column})")
     table = relation.to_arrow_table()
     frame = table.to_pandas(date_as_object=True)
     for name, column in zip(table.column_names, table.columns, strict=True):
         if pyarrow.types.is_integer(column.type) and column.null_count:
-            signed = "Int64" if pyarrow.types.is_signed_integer(column.type) else "UInt64"
-            frame[name] = pandas.array(column.to_pylist(), dtype=signed)
+            signed = "Int" if pyarrow.types.is_signed_integer(column.type) else "UInt"
+            frame[name] = pandas.array(column.to_pylist(), dtype=f"{signed}{column.type.bit_width}")
         elif pyarrow.types.is_boolean(column.type) and column.null_count:
             frame[name] = pandas.array(column.to_pylist(), dtype="boolean")
     return frame

@@ -19,6 +19,7 @@ from seeknal.dag.manifest import Manifest
 from seeknal.dag.names import PRODUCTION
 from seeknal.errors import Place, Problem, SeeknalError
 from seeknal.nodes.check import CheckResult, kept, results_in
+from seeknal.nodes.function_reference import log_path
 from seeknal.store.objects import Artifact, FailedNode, Tree, TreeEntry
 from seeknal.store.store import Store
 from seeknal.workflow.commit import built_manifest
@@ -294,10 +295,7 @@ class Run:
                 self._listener(NodeRetried(node_id, 2, 2, "its worker process died"))
                 self._submit(node_id, scheduler, workers, futures)
                 return []
-            failure = Failure(
-                "its worker process died" + (" twice" if deaths > 1 else ""),
-                "out of memory? give it fewer workers beside it",
-            )
+            failure = Failure("its worker process died" + (" twice" if deaths > 1 else ""), self._why_died(node_id))
         seconds = time.perf_counter() - self._started[node_id][0]
         if failure is None and artifact is not None:
             decision = self._resolver.decide(node_id)
@@ -347,6 +345,13 @@ class Run:
         problem = self._place_failure(node_id, failure)
         self._report(NodeOutcome(node_id, "failed", "failed", None, seconds, problems=(problem,)))
         return scheduler.failed(node_id)
+
+    def _why_died(self, node_id: str) -> str:
+        root = self._compiled.project.root
+        log = log_path(root, node_id)
+        if self._compiled.parsed.drafts[node_id].function is None or not log.is_file():
+            return "out of memory? give it fewer workers beside it"
+        return f"out of memory, or a crash in a package; what it printed is in {log.relative_to(root)}"
 
     def _abandon(self, node_id: str, scheduler: Scheduler) -> list[Command]:
         seconds = time.perf_counter() - self._started[node_id][0]

@@ -247,11 +247,18 @@ class Resolver:
             if rows_changed and name in reads:
                 return f"reads the rows of {name}, whose number changed"
         if self.definition_changed(node_id):
-            return "its definition changed"
+            return "its function changed" if self._only_function_changed(node_id) else "its definition changed"
         uses = self._drafts[node_id].uses
         if uses and self._drafts[node_id].kind != "source":
             return f"a parameter that it uses changed: {', '.join(uses)}"
         return "its file changed" if self._drafts[node_id].kind == "source" else "what it depends on changed"
+
+    def _only_function_changed(self, node_id: str) -> bool:
+        before = self._base.manifest.nodes.get(node_id) if self._base.manifest else None
+        if before is None:
+            return False
+        new = _config(self._drafts[node_id])
+        return _said({**before.config, "function": None}) == _said({**new, "function": None})
 
     def definition_changed(self, node_id: str) -> bool:
         """Say whether a node's fields are others than in the base's manifest; the layout of SQL does not count."""

@@ -16,10 +16,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import BrokenExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+import msgspec
 
 from seeknal.dag.diff import ManifestDiff
 from seeknal.dag.manifest import Manifest, Node
@@ -27,6 +30,7 @@ from seeknal.dag.names import PRODUCTION
 from seeknal.dag.parse import parse_manifest
 from seeknal.dag.project import Project
 from seeknal.errors import SeeknalError
+from seeknal.nodes.kind import Task
 from seeknal.nodes.registry import KINDS
 from seeknal.store.filesystem import digest_bytes
 from seeknal.store.objects import Artifact, Tree, TreeEntry
@@ -38,7 +42,8 @@ from seeknal.workflow.selection import Filters, Selection, outputs_of, select
 from seeknal.workflow.session import Session, environment_lock, run_parameters
 from seeknal.workflow.summary import RULE, ExecutionStatus, ExecutionSummary, NodeResult, print_summary, say
 from seeknal.workflow.views import show_environment
-from seeknal.workflow.worker import close_workbenches, execute
+from seeknal.workflow.worker import Failure, Outcome, close_workbenches, decode_outcome, execute
+from seeknal.workflow.workers import ProcessWorkers
 
 
 class StateStore(Protocol):
@@ -75,6 +80,7 @@ class _Engine:
     resolver: Resolver
     base: Base
     run_id: str
+    workers: ProcessWorkers
 
 
 class DAGRunner:
@@ -99,6 +105,7 @@ class DAGRunner:
         self._results: dict[str, NodeResult] = {}
         self._artifacts: dict[str, tuple[str, Artifact]] = {}
         self._engine: _Engine | None = None
+        self._written: list[str] = []
 
     # running
 
@@ -119,7 +126,7 @@ class DAGRunner:
         for a name that nothing has, BusyError where another process runs.
         """
         started = time.perf_counter()
-        self._results, self._artifacts = {}, {}
+        self._results, self._artifacts, self._written = {}, {}, []
         order = self._get_topological_order()
         filters = Filters(nodes or (), node_types or (), tags or (), exclude_tags or ())
         state = self._state.load() or {}
@@ -208,7 +215,9 @@ class DAGRunner:
         task = engine.resolver.task(
             node.id, run_id=engine.run_id, project_root=str(self.root), threads=usable_cores(), memory_limit_bytes=0
         )
-        outcome = execute(task)
+        # Code of the user's never runs in this process.
+        outcome = execute(task) if task.function is None else self._execute_apart(engine, task)
+        self._written += outcome.written
         if outcome.failure is not None or outcome.artifact is None:
             failure = outcome.failure
             message = f"{node.id}: {failure.message if failure else 'no output'}"
@@ -217,6 +226,13 @@ class DAGRunner:
         engine.resolver.artifacts[node.id] = outcome.artifact
         metadata = {"fingerprint": decision.fingerprint, "reason": decision.reason}
         return {"row_count": outcome.artifact.row_count, "metadata": metadata}
+
+    def _execute_apart(self, engine: _Engine, task: Task) -> Outcome:
+        future = engine.workers.submit(msgspec.msgpack.encode(task))
+        try:
+            return decode_outcome(future.result())
+        except BrokenExecutor:
+            return Outcome(task.node_id, failure=Failure("its worker process died"))
 
     # deciding
 
@@ -310,7 +326,11 @@ class DAGRunner:
             base = session.base(PRODUCTION)
             selection = select(self.manifest, filters, built | outputs_of(session.store, base.tree, filters))
             self._engine = _Engine(
-                session, session.resolver(base, selection, full=full), base, session.parameters.run_id
+                session,
+                session.resolver(base, selection, full=full),
+                base,
+                session.parameters.run_id,
+                ProcessWorkers(1),
             )
         except BaseException:
             session.close()
@@ -322,6 +342,7 @@ class DAGRunner:
 
     def _close(self) -> None:
         if self._engine is not None:
+            self._engine.workers.close()
             self._engine.session.close()
             self._engine = None
         close_workbenches()
@@ -347,7 +368,14 @@ class DAGRunner:
         manifest = built_manifest(self.manifest, engine.base.manifest, left, tree)
         head = session.store.refs.read(PRODUCTION)
         digest = commit(
-            session.store, PRODUCTION, tree, manifest, expected_head=head, reason="run", run_id=engine.run_id
+            session.store,
+            PRODUCTION,
+            tree,
+            manifest,
+            expected_head=head,
+            reason="run",
+            run_id=engine.run_id,
+            written=self._written,
         )
         show_environment(session.project, session.store, PRODUCTION, session.store.read_snapshot(digest), tree)
         for error in deliver(
