@@ -92,10 +92,17 @@ class _Evaluation:
         except (duckdb.Error, NodeFailedError) as error:
             passed, found = False, _Finding(0, message=f"cannot be evaluated: {_reason(error)}")
         finally:
-            if check.statements:
-                drop_temporary_objects(self._table.connection)
+            self._clean(check)
         message = (found.note or found.message) if passed else (check.message or found.message)
         return CheckResult(check.type, passed, found.violations, message, check.severity, check.label, sample)
+
+    def _clean(self, check: Check) -> None:
+        """Drop what the check's SQL made."""
+        if len(check.statements) > 1:
+            drop_temporary_objects(self._table.connection)
+            return
+        for name, _ in check.positions:
+            self._run(f"DROP VIEW IF EXISTS temp.{quoted(name)}")
 
     def _count_rows(self, checks: Sequence[Check]) -> dict[int, int]:
         """The violations of the checks on rows alone, by index, in one pass; of none where one cannot be counted."""
@@ -177,8 +184,9 @@ class _Evaluation:
         low, high = check.minimum, check.maximum
         too_few = isinstance(low, int) and rows < low
         too_many = isinstance(high, int) and rows > high
-        bound = f"at least {low:,}" if too_few else f"at most {high:,}"
-        message = f"{rows:,} rows, and {bound} are expected" if too_few or too_many else f"{rows:,} rows"
+        message = f"{rows:,} rows"
+        if too_few or too_many:
+            message += f", and at least {low:,} are expected" if too_few else f", and at most {high:,} are expected"
         return _Finding(int(too_few or too_many), message=message)
 
     def _find_by_sql(self, check: Check) -> _Finding:
