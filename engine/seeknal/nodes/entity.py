@@ -84,10 +84,10 @@ class EntityKind(Kind):
         blob = str(bench.store.blob_path(artifact.parts[0]))
         counts = ", ".join(f"count({quoted(name)})" for name in spec.feature_groups)
         connection = bench.hermetic_connection(task.threads, task.memory_limit_bytes)
-        found = connection.execute(f"SELECT {counts} FROM read_parquet({file_list((blob,))})").fetchone()
+        found = connection.execute(f"SELECT {counts} FROM read_parquet({file_list((blob,))})").fetchall()
         superseded = {
             name: table.row_count - count
-            for name, table, count in zip(spec.feature_groups, task.inputs, found, strict=True)
+            for name, table, count in zip(spec.feature_groups, task.inputs, found[0], strict=True)
         }
         metadata = {"join_keys": spec.join_keys, "superseded_rows": superseded}
         return msgspec.structs.replace(artifact, metadata={**artifact.metadata, **metadata})

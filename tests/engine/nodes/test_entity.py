@@ -319,3 +319,39 @@ def test_a_manifest_gives_the_entities_that_it_was_made_of(tmp_path: Path) -> No
         manifest = session.manifest
     again = parse_manifest(opened, manifest).manifest
     assert again.fingerprint() == manifest.fingerprint()
+
+
+FUNCTIONS = """
+from seeknal.pipeline import feature_group, second_order_aggregation, transform
+
+
+@feature_group(entity="user", inputs=["source.orders"], materialization={"event_time_col": "ordered"})
+def clicks(ctx):
+    orders = ctx.ref("source.orders")
+    orders["clicked"] = orders["amount"] * 2
+    return orders[["user_id", "ordered", "clicked"]]
+
+
+@transform(inputs=["entity.user", "feature_group.clicks"])
+def training(ctx):
+    spine = ctx.duckdb.sql("SELECT 1 AS user_id, DATE '2024-01-03' AS day UNION ALL SELECT 3, DATE '2024-01-03'").df()
+    found = ctx.features("user", ["orders.amount", "profile.age"], spine=spine, date_col="day")
+    return ctx.ref("feature_group.clicks").pit_join(found, "day", keep_cols=["orders__amount", "profile__age"])
+
+
+@second_order_aggregation(
+    name="totals", id_col="user_id", feature_date_col="ordered", features={"clicked": {"basic": ["sum"]}}
+)
+def totals(ctx):
+    return ctx.ref("feature_group.clicks").to_df()
+"""
+
+
+def test_functions_make_feature_groups_and_join_them_at_points_in_time(tmp_path: Path) -> None:
+    project(tmp_path, **{"seeknal/functions.py": FUNCTIONS})
+    assert run(tmp_path).status == "success"
+    joined = "SELECT user_id, orders__amount, profile__age, clicked FROM training"
+    assert rows(tmp_path, joined) == [("1", "10", "30", "20"), ("3", None, "40", None)]
+    assert rows(tmp_path, "SELECT user_id, clicked_SUM FROM totals") == [("1", "80"), ("2", "40")]
+    assert list(catalog(tmp_path / "target")["feature_groups"]) == ["clicks", "orders", "profile"]
+    assert executed_in(tmp_path) == []
