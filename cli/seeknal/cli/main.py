@@ -24,6 +24,7 @@ COMMANDS = {
     "env": ("seeknal.cli.env_command", "env", "Plan, apply, promote, list, delete and clean up environments."),
     "diff": ("seeknal.cli.diff_command", "diff", "Compare the project's files with production."),
     "repl": ("seeknal.cli.repl_command", "repl", "Query an environment's tables with SQL."),
+    "store": ("seeknal.cli.store_command", "store", "Verify and repair the store."),
     "inspect": ("seeknal.cli.inspect_command", "inspect", "Look at a node's stored output."),
     "entity": ("seeknal.cli.entity_command", "entity", "List entities, or show one."),
     "consolidate": ("seeknal.cli.entity_command", "consolidate", "Bring entities up to date."),

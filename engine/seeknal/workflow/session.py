@@ -89,9 +89,13 @@ class Session:
         self.digests = digests or file_digests(self.store)
         self._of_files = digests is not None
         self._has_run = False
-        self._heads = {name: self.store.refs.read(name) for name in self.store.refs.names()}
-        self._inference = Inference(parsed, self.digests)
-        self.compiled = CompiledProject(parsed, self._inference.analyse())
+        with contextlib.ExitStack() as undo:
+            # What this session finds in the store stays there while it is open.
+            undo.enter_context(self.store.leases.hold("session", only_reading=True))
+            self._heads = {name: self.store.refs.read(name) for name in self.store.refs.names()}
+            self._inference = Inference(parsed, self.digests)
+            self.compiled = CompiledProject(parsed, self._inference.analyse())
+            self._open = undo.pop_all()
 
     @classmethod
     def open(cls, project: Project, given: GivenParameters | None = None) -> Session:
@@ -119,6 +123,7 @@ class Session:
         self.close()
 
     def close(self) -> None:
+        self._open.close()
         self._inference.close()
         if self.store.root.is_dir():
             self.store.prepare()
@@ -315,5 +320,5 @@ def environment_lock(store: Store, environment: str, purpose: str) -> Iterator[N
     store.prepare()
     path = store.lock_path(environment)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path, f"seeknal {purpose}"):
+    with FileLock(path, f"seeknal {purpose}"), store.leases.hold(purpose):
         yield

@@ -11,6 +11,7 @@ A ref whose own name ends like one of the latter two has a ``~`` behind it, whic
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -89,12 +90,43 @@ class Refs:
                 return False
             # The log comes first: a ref that moved without a line could not be traced.
             self._append(name, RefMove(time.time(), expected, new, who, why))
-            if new is None:
-                self._path(name).unlink(missing_ok=True)
-                sync_folder(self._folder)
-            else:
-                write_atomically(self._path(name), f"{new}\n".encode(), self._temporary_folder, durable=True)
+            self._move(name, new)
             return True
+
+    def restore(self, name: str, damaged: str | None, new: str | None, *, who: str, why: str) -> bool:
+        """Move a ref that is damaged (``damaged`` None), or leads to ``damaged``; False where it does neither any more.
+
+        ``new`` None removes it. As durable as :meth:`compare_and_swap`, and raises likewise.
+        """
+        if damaged is not None:
+            return self.compare_and_swap(name, damaged, new, who=who, why=why)
+        with locked(self._folder / f"{name}.lock"):
+            try:
+                self.read(name)
+                return False
+            except CorruptObjectError:
+                pass
+            self._append(name, RefMove(time.time(), self._last_noted(name), new, who, why))
+            self._move(name, new)
+            return True
+
+    def note(self, name: str, *, who: str, why: str) -> None:
+        """Write the line that is missing where the log does not lead to where the ref stands."""
+        with locked(self._folder / f"{name}.lock"):
+            now = self.read(name)
+            if now != self._last_noted(name):
+                self._append(name, RefMove(time.time(), self._last_noted(name), now, who, why))
+
+    def _last_noted(self, name: str) -> str | None:
+        moves = list(self.log(name))
+        return moves[-1].new if moves else None
+
+    def _move(self, name: str, new: str | None) -> None:
+        if new is None:
+            self._path(name).unlink(missing_ok=True)
+            sync_folder(self._folder)
+        else:
+            write_atomically(self._path(name), f"{new}\n".encode(), self._temporary_folder, durable=True)
 
     def _append(self, name: str, move: RefMove) -> None:
         who, why = (re.sub(r"[\t\r\n]", " ", text) for text in (move.who, move.why))
@@ -111,6 +143,23 @@ class Refs:
         finally:
             os.close(descriptor)
 
+    def logged_names(self) -> list[str]:
+        """All environments that ever had a ref, sorted."""
+        with contextlib.suppress(FileNotFoundError):
+            return sorted(name.removesuffix(".log") for name in os.listdir(self._folder) if name.endswith(".log"))
+        return []
+
+    def torn_lines(self, name: str) -> int:
+        """How many lines of a ref's log are not whole."""
+        lines = self._lines(name)
+        return sum(line != "" and _move(line) is None for line in lines)
+
+    def _lines(self, name: str) -> list[str]:
+        try:
+            return (self._folder / f"{name}.log").read_bytes().decode(errors="replace").split("\n")
+        except FileNotFoundError:
+            return []
+
     def log(self, name: str) -> Iterator[RefMove]:
         """The moves of a ref, oldest first; lines that are torn or were not followed by their move are left out."""
         # In this order: a move in between is then left out, and makes none before it look undone.
@@ -119,11 +168,7 @@ class Refs:
             now = self.read(name)
         except CorruptObjectError:
             now = "unknown"
-        try:
-            text = (self._folder / f"{name}.log").read_bytes().decode(errors="replace")
-        except FileNotFoundError:
-            return
-        found = [_move(line) for line in text.split("\n")[:-1] if line]
+        found = [_move(line) for line in self._lines(name)[:-1] if line]
         for index, move in enumerate(found):
             if move is None:
                 continue

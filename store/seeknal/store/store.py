@@ -10,6 +10,8 @@
       failed/<env>               the nodes whose checks failed, and on what
       environments/ deliveries/  what is known of an environment beside its ref
       views/<tree>/              folders of links for people and other tools
+      pins/ notes/ leases/       what is kept on purpose, what is known to be gone, who is at work
+      quarantine/                what was found damaged, moved aside
       memo/                      things remembered only to be faster; losing them costs time
       tmp/                       every write starts here
 
@@ -20,6 +22,8 @@ Invariants:
 2. Everything a ref reaches is durable before the ref moves: one :meth:`Store.sync` for all of it.
 3. Existence is not trust: an action record counts only while its blobs have the recorded sizes.
 4. A blob never changes once it has its name; the only mutable thing that readers start from is a ref.
+5. What is put, and what a holder of a lease takes into use, is marked as new, so that garbage collection leaves it
+   alone; see :mod:`seeknal.store.leases`.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
@@ -44,6 +49,7 @@ from seeknal.store.filesystem import (
     temporary_name,
     write_atomically,
 )
+from seeknal.store.leases import Leases
 from seeknal.store.objects import (
     ActionRecord,
     Artifact,
@@ -63,7 +69,7 @@ from seeknal.store.refs import Refs, check_ref_name
 T = TypeVar("T", bound=msgspec.Struct)
 
 
-_WAY_OUT = "an earlier state is in refs/<environment>.log; or move the target folder away and run again"
+_WAY_OUT = "`seeknal store verify` tells what is hurt, and how to mend it"
 
 
 class Store:
@@ -73,6 +79,7 @@ class Store:
         self.root = root
         self.temporary_folder = root / "tmp"
         self.refs = Refs(root / "refs", self.temporary_folder)
+        self.leases = Leases(root)
         self._written: list[Path] = []
 
     def prepare(self) -> None:
@@ -128,11 +135,23 @@ class Store:
         # It counts as written even where it is there: whoever put it there may have died before it was durable.
         self._written.append(path)
         # A good one is left alone, because readers may have it open. A bad one is what a power cut can leave behind.
-        if self._has(path, blob.size_bytes) and digest_file(path)[0] == blob.digest:
+        if self._has(path, blob.size_bytes) and self._renew([path]) and digest_file(path)[0] == blob.digest:
             temporary.unlink()
             return
         os.chmod(temporary, 0o444)
-        place(temporary, path)
+        # It may have been copied with the times of another file.
+        os.utime(temporary)
+        with self._placing(path):
+            place(temporary, path)
+
+    def _placing(self, path: Path) -> AbstractContextManager[None]:
+        """Keep garbage collection from taking away, as the old one, what takes its place."""
+        return self.leases.using() if path.exists() else nullcontext()
+
+    def _renew(self, paths: Iterable[Path]) -> bool:
+        """Take objects into use; says whether all are there."""
+        with self.leases.using():
+            return all(self.leases.renew(path) for path in paths)
 
     @staticmethod
     def _has(path: Path, size_bytes: int) -> bool:
@@ -151,20 +170,33 @@ class Store:
         return self.root / "actions" / fingerprint[:2] / fingerprint[2:]
 
     def find_action(self, fingerprint: str) -> Artifact | None:
-        """The artifact that this fingerprint gave before, None where none is known, whole and readable."""
+        """The artifact that this fingerprint gave before, None where none is known, whole and readable.
+
+        For a process that holds a lease, it stays that while the lease lasts.
+        """
         try:
-            data = self._action_path(fingerprint).read_bytes()
-            record = decode(data, ActionRecord, f"action {fingerprint}")
+            record = self.read_action(fingerprint)
         except (OSError, StoreError):
             return None
-        if record.fingerprint != fingerprint or not self.is_whole(record.artifact):
-            return None
-        return record.artifact
+        if self.leases.held:
+            blobs = [self.blob_path(blob) for blob in record.artifact.blobs()]
+            if not self._renew([*blobs, self._action_path(fingerprint)]):
+                return None
+        return record.artifact if self.is_whole(record.artifact) else None
+
+    def read_action(self, fingerprint: str) -> ActionRecord:
+        """The record of a fingerprint, whether its blobs are there or not. Raises OSError, StoreError."""
+        name = f"action {fingerprint}"
+        record = decode(self._action_path(fingerprint).read_bytes(), ActionRecord, name)
+        if record.fingerprint != fingerprint:
+            raise CorruptObjectError(f"{name} is damaged: it is the record of {record.fingerprint}")
+        return record
 
     def record_action(self, record: ActionRecord) -> None:
         """Remember what a fingerprint gave. The blobs are in the store already (commit order)."""
         path = self._action_path(record.fingerprint)
-        write_atomically(path, encode(record), self.temporary_folder)
+        with self._placing(path):
+            write_atomically(path, encode(record), self.temporary_folder)
         self._written.append(path)
 
     # checks
@@ -226,9 +258,10 @@ class Store:
         """Keep a manifest's JSON under its SHA-256 fingerprint, in place of one that says the same or was cut short."""
         path = self.manifest_path(fingerprint)
         # A snapshot may name the one that is there, so what takes its place is durable first.
-        write_atomically(path, text.encode(), self.temporary_folder, durable=path.exists())
-        # People see it through links; what they write there must not change what a snapshot names.
-        os.chmod(path, 0o444)
+        with self._placing(path):
+            write_atomically(path, text.encode(), self.temporary_folder, durable=path.exists())
+            # People see it through links; what they write there must not change what a snapshot names.
+            os.chmod(path, 0o444)
         self._written.append(path)
         return path
 
@@ -237,11 +270,12 @@ class Store:
         path = self.root / folder / digest
         self._written.append(path)
         try:
-            if path.read_bytes() == data:
+            if path.read_bytes() == data and self._renew([path]):
                 return digest
         except OSError:
             pass
-        write_atomically(path, data, self.temporary_folder)
+        with self._placing(path):
+            write_atomically(path, data, self.temporary_folder)
         return digest
 
     def _read_object(self, folder: str, digest: str, expected: type[T]) -> T:

@@ -1,0 +1,99 @@
+"""The inventory: what lies in a store's folders, file by file, without opening any.
+
+- *stored object*: a kind and a name. The name of a blob is its digest and suffix, of an action record its
+  fingerprint, of everything else what its folder calls it.
+- *stray*: a file whose name no stored object has.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+from seeknal.store.objects import Artifact, Blob
+from seeknal.store.store import Store
+
+BLOB, ACTION, TREE, SNAPSHOT, MANIFEST, VIEW, PIN = "blob", "action", "tree", "snapshot", "manifest", "view", "pin"
+
+# Kind → its folder, and the names that its objects have there; below blobs/ and actions/ the first two digits are a
+# folder's name.
+FOLDERS = {
+    SNAPSHOT: ("snapshots", re.compile(r"[0-9a-f]{32}")),
+    TREE: ("trees", re.compile(r"[0-9a-f]{32}")),
+    VIEW: ("views", re.compile(r"[0-9a-f]{32}")),
+    MANIFEST: ("manifests", re.compile(r"[0-9a-f]{64}\.json")),
+    ACTION: ("actions", re.compile(r"[0-9a-f]{32}")),
+    BLOB: ("blobs", re.compile(r"[0-9a-f]{32}(\.[^/]*)?", re.DOTALL)),
+    PIN: ("pins", re.compile(r"[0-9a-f]{32}")),
+}
+
+Key: TypeAlias = tuple[str, str]
+
+
+class Stored(NamedTuple):
+    """A stored object as its folder shows it. ``changed_ns``: its last write or use, in ns since 1970."""
+
+    kind: str
+    name: str
+    path: Path
+    size_bytes: int
+    changed_ns: int
+    mode: int
+
+    @property
+    def key(self) -> Key:
+        return (self.kind, self.name)
+
+
+def blob_name(blob: Blob) -> str:
+    return f"{blob.digest}{blob.suffix}"
+
+
+def blob_keys(artifact: Artifact) -> list[Key]:
+    """The keys of every blob that an artifact needs to be whole, side blobs included."""
+    return [(BLOB, blob_name(blob)) for blob in artifact.blobs()]
+
+
+def stored(store: Store, kind: str) -> Iterator[Stored]:
+    """Every object of a kind; one that goes away meanwhile is left out. Raises OSError where a folder is unreadable."""
+    for found, known in _entries(store, kind):
+        if known:
+            yield found
+
+
+def strays(store: Store, kind: str) -> Iterator[Stored]:
+    """What stands in a kind's folder and is no stored object."""
+    for found, known in _entries(store, kind):
+        if not known:
+            yield found
+
+
+def _entries(store: Store, kind: str) -> Iterator[tuple[Stored, bool]]:
+    folder, pattern = FOLDERS[kind]
+    for prefix, entry in _files(store.root / folder, nested=kind in (ACTION, BLOB)):
+        try:
+            stat = entry.stat(follow_symlinks=False)
+            is_folder = entry.is_dir(follow_symlinks=False)
+        except OSError:
+            continue
+        name = prefix + entry.name
+        known = bool(pattern.fullmatch(name)) and is_folder == (kind == VIEW) and not entry.is_symlink()
+        if kind == MANIFEST and known:
+            name = name.removesuffix(".json")
+        yield Stored(kind, name, Path(entry.path), stat.st_size, stat.st_mtime_ns, stat.st_mode & 0o7777), known
+
+
+def _files(folder: Path, *, nested: bool) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        if nested and entry.is_dir(follow_symlinks=False):
+            for _, inner in _files(Path(entry.path), nested=False):
+                yield entry.name, inner
+        else:
+            yield "", entry

@@ -1,0 +1,115 @@
+"""Repair: doing what a verification found should be done.
+
+What is damaged is moved to ``quarantine/<when>/``, below the path that it had, and can be moved back from there. Each
+repair looks again first, because a run may have put something good there meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+from seeknal.errors import BusyError, SeeknalError
+from seeknal.store.column_digests import digest_file
+from seeknal.store.filesystem import place, sync_folder
+from seeknal.store.history import read_ends, write_ends
+from seeknal.store.losses import note_losses
+from seeknal.store.store import Store
+from seeknal.store.verification import (
+    END_HISTORY,
+    MOVE_REF,
+    NOTE_LOSS,
+    NOTE_MOVE,
+    PROTECT,
+    QUARANTINE,
+    Repair,
+)
+
+
+def repair(
+    store: Store,
+    repairs: Sequence[Repair],
+    *,
+    who: str,
+    lock: Callable[[str], AbstractContextManager[None]],
+) -> dict[Repair, str]:
+    """Do these repairs; gives what was not done, with the reason.
+
+    ``lock`` keeps runs and promotions off an environment; BusyError of it leaves that environment's ref alone.
+    """
+    store.prepare()
+    failed: dict[Repair, str] = {}
+    quarantine = f"quarantine/{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}"
+    # An action record that is gone is missed by nobody.
+    losses = [
+        entry.subject
+        for entry in repairs
+        if entry.action == NOTE_LOSS or (entry.action == QUARANTINE and not entry.subject.startswith("actions/"))
+    ]
+    if losses:
+        note_losses(store, losses)
+    for entry in repairs:
+        try:
+            if entry.action == END_HISTORY:
+                _end_history(store, entry.subject)
+            elif entry.action == MOVE_REF:
+                _move_ref(store, entry, who, lock)
+            elif entry.action == NOTE_MOVE:
+                with lock(entry.subject):
+                    store.refs.note(entry.subject, who=who, why="found by store verify")
+            elif entry.action == QUARANTINE:
+                _quarantine(store, entry.subject, quarantine)
+            elif entry.action == PROTECT:
+                path = store.root / entry.subject
+                os.chmod(path, path.stat().st_mode & 0o555)
+        except FileNotFoundError:
+            continue
+        except (OSError, BusyError, SeeknalError) as error:
+            failed[entry] = error.message if isinstance(error, SeeknalError) else (error.strerror or str(error))
+    return failed
+
+
+def _end_history(store: Store, snapshot: str) -> None:
+    try:
+        known = read_ends(store)
+    except SeeknalError:
+        known = set()
+    write_ends(store, known | {snapshot})
+
+
+def _move_ref(store: Store, entry: Repair, who: str, lock: Callable[[str], AbstractContextManager[None]]) -> None:
+    name = entry.subject
+    with lock(name):
+        damaged: str | None
+        try:
+            damaged = store.refs.read(name)
+            if damaged is None or _is_readable(store, damaged):
+                return
+        except SeeknalError:
+            damaged = None
+        why = "repaired: back to the last state that can be read" if entry.value else "repaired: no state can be read"
+        store.refs.restore(name, damaged, entry.value, who=who, why=why)
+
+
+def _is_readable(store: Store, digest: str) -> bool:
+    try:
+        store.read_tree(store.read_snapshot(digest).tree)
+    except SeeknalError:
+        return False
+    return True
+
+
+def _quarantine(store: Store, subject: str, quarantine: str) -> None:
+    """Move a file aside, unless it is a blob that is good by now."""
+    path = store.root / subject
+    aside = store.root / quarantine / subject
+    with store.leases.sweeping():
+        folder, _, address = subject.partition("/")
+        if folder == "blobs":
+            digest, _ = digest_file(path)
+            if digest == address.replace("/", "")[:32]:
+                return
+        place(path, aside)
+    sync_folder(path.parent)
