@@ -37,8 +37,8 @@ def verify(repair: bool, as_json: bool, project_path: Path | None) -> int:
     repairs = found.repairs
     after = found
     if repair and repairs:
-        failed = repair_store(project, repairs)
-        after = check_store(project, trusted=found.good_blobs)
+        result = repair_store(project, found)
+        repairs, failed, after = [*result.done, *result.failed], result.failed, result.left
     if as_json:
         print_document(_document(found, after, repairs, failed, repaired=repair))
     else:

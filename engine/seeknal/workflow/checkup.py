@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
+from dataclasses import dataclass
 
 from seeknal.dag.project import Project
 from seeknal.store.repair import repair
 from seeknal.store.verification import Repair, Verification, verify
 from seeknal.workflow.commit import who
 from seeknal.workflow.session import environment_lock, read_manifest
+
+_MOST_ROUNDS = 5
 
 
 def check_store(project: Project, *, trusted: Collection[str] = frozenset()) -> Verification:
@@ -17,7 +20,26 @@ def check_store(project: Project, *, trusted: Collection[str] = frozenset()) -> 
     return verify(store, lambda fingerprint: read_manifest(store, fingerprint), trusted=trusted)
 
 
-def repair_store(project: Project, repairs: Sequence[Repair]) -> dict[Repair, str]:
-    """Do repairs; gives what could not be done, with the reason. The next run builds what is missing then."""
+@dataclass(frozen=True)
+class Repaired:
+    """What was done, what of it failed and why, and what verifying finds now."""
+
+    done: list[Repair]
+    failed: dict[Repair, str]
+    left: Verification
+
+
+def repair_store(project: Project, found: Verification) -> Repaired:
+    """Do the repairs that verifying found. The next run builds what is missing then."""
     store = project.store()
-    return repair(store, repairs, who=who(), lock=lambda name: environment_lock(store, name, "store verify"))
+    done: list[Repair] = []
+    failed: dict[Repair, str] = {}
+    # A ref that went back may lead to what nobody missed before.
+    for _ in range(_MOST_ROUNDS):
+        repairs = [entry for entry in found.repairs if entry not in done and entry not in failed]
+        if not repairs:
+            break
+        failed |= repair(store, repairs, who=who(), lock=lambda name: environment_lock(store, name, "store verify"))
+        done += [entry for entry in repairs if entry not in failed]
+        found = check_store(project, trusted=found.good_blobs)
+    return Repaired(done, failed, found)

@@ -54,8 +54,9 @@ def check(root: Path) -> Verification:
 def mend(root: Path) -> Verification:
     """Repair everything that can be; gives what verifying finds then."""
     project = Project.open(root)
-    assert repair_store(project, check_store(project).repairs) == {}
-    return check_store(project)
+    repaired = repair_store(project, check_store(project))
+    assert repaired.failed == {}
+    return repaired.left
 
 
 def blob_of(root: Path, node_id: str) -> Path:
