@@ -24,7 +24,8 @@ from seeknal.dag.rendering import Renderer, TemplateProblem
 from seeknal.dag.schedule import check_schedule
 from seeknal.dag.yaml_file import Document, KeyPath, load_documents
 from seeknal.errors import Place, Problem, ProjectError
-from seeknal.nodes.kind import Kind
+from seeknal.nodes.external_target import target_problems
+from seeknal.nodes.kind import FieldProblem, Kind
 from seeknal.nodes.registry import DECLARABLE_KINDS, KINDS, KINDS_TO_COME
 from seeknal.pipeline.discovered import FoundFile
 
@@ -32,7 +33,7 @@ from seeknal.pipeline.discovered import FoundFile
 COMMON_FIELDS = frozenset({"inputs", "params", "schedule", "materialization", "materializations", "audits", "tests"})
 
 # Accepted, but without an effect yet; each is named in a warning.
-FIELDS_TO_COME = frozenset({"materialization", "materializations", "schedule"})
+FIELDS_TO_COME = frozenset({"schedule"})
 
 
 class _Description(msgspec.Struct, frozen=True):
@@ -325,6 +326,8 @@ class _Parser:
                     self._unknown_field(draft, name, known)
             elif kind.executes and name in FIELDS_TO_COME and name not in own and draft.fields[name]:
                 self._warnings.append(Problem(f"'{name}' has no effect yet", draft.place(name)))
+        if kind.executes:
+            self._take(draft, target_problems(draft.fields, own))
         values: dict[str, Any] = kind.supplied()
         if draft.is_code and "params" in own and isinstance(draft.fields.get("params") or {}, dict):
             values["params"] = draft.params
@@ -373,6 +376,10 @@ class _Parser:
             # A path that the system does not take: too long, or with a null byte.
             self._report(f"cannot be checked: {error}", draft.place())
             return
+        self._take(draft, found)
+
+    def _take(self, draft: Draft, found: Iterable[FieldProblem]) -> None:
+        """Take up what was found in a node's fields, as problems or warnings."""
         for problem in found:
             place = draft.place_in_text(problem.path, problem.offset)
             (self._warnings if problem.is_warning else self._problems).append(
