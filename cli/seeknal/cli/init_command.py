@@ -253,6 +253,7 @@ def execute(plan: InitPlan) -> None:
         (plan.root / folder).mkdir(parents=True, exist_ok=True)
     for file in plan.files:
         if file.action == "write":
+            (plan.root / file.path).parent.mkdir(parents=True, exist_ok=True)
             (plan.root / file.path).write_bytes(file.content)
 
 

@@ -73,6 +73,7 @@ class Resolver:
         self._store = store
         self._inference = inference
         self._drafts = drafts
+        self._planned = analyses
         self._analyses = dict(analyses)
         self._base = base
         self._selection = selection
@@ -160,7 +161,8 @@ class Resolver:
             if self._drafts[name].implementation.makes_table
         }
         for name, schema in real.items():
-            assumed = self._analyses[name].schema
+            # What the node was planned with, not what its input was found to be since.
+            assumed = self._planned[name].schema
             if assumed is None or list(assumed.items()) != list(schema.items()):
                 self._analyses[node_id] = self._inference.bind(node_id, real)
                 break

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from seeknal.dag.project import Project
 from seeknal.workflow.environment import EnvironmentManager
+from seeknal.workflow.results import RunOptions
+from seeknal.workflow.session import Session
 from tests.engine.workflow.projects import executed_in, run, transform, write, write_project
 
 ORDERS = """
@@ -220,3 +223,24 @@ def test_types_that_parquet_lacks_survive_between_nodes(tmp_path: Path) -> None:
     values = connection.execute(f"FROM read_parquet('{root}/target/cache/transform/values_of.parquet')").fetchone()
     assert values is not None
     assert int(values[0]) == 17014118346046923173168730371588410573
+
+
+def test_what_was_bound_during_a_run_is_unchanged_when_the_next_one_knows_more(tmp_path: Path) -> None:
+    files = {
+        "seeknal/numbers.py": """
+            import pyarrow
+            from seeknal.pipeline import source
+
+            @source(name="numbers")
+            def numbers(ctx):
+                return pyarrow.table({"a": [1, 2], "b": [3, 4]})
+            """,
+        "seeknal/child.yml": transform("child", "SELECT a, b FROM source.numbers"),
+        "seeknal/grandchild.yml": transform("grandchild", "SELECT a FROM transform.child"),
+    }
+    write_project(tmp_path, files)
+    # A function's columns are known once it ran: the first run bound its readers as it went, this plan does so before.
+    assert executed_in(tmp_path) == ["child", "grandchild", "numbers"]
+    with Session.open(Project.open(tmp_path)) as session:
+        forecast = session.prepare_run("prod", RunOptions()).forecast()
+    assert {entry.action for entry in forecast} == {"CACHED"}
