@@ -8,13 +8,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help venv install demo test lint acceptance clean
+.PHONY: help venv install demo test lint docs acceptance clean
 
 help:
 	@echo 'make install     create $(VENV) and install Seeknal in it, editable, with the tools for tests and linting'
 	@echo 'make demo        run the tutorial project in ./demo (made anew each time)'
 	@echo 'make test        run the tests on all cores; PYTEST_ARGS="-k init" narrows them'
 	@echo 'make lint        ruff and mypy'
+	@echo 'make docs        fill the tables of fields in docs/ from the code'
 	@echo 'make acceptance  run the acceptance script ACCEPTANCE=path against the installed command'
 	@echo 'make clean       remove $(VENV), ./demo and all caches'
 	@echo 'PYTHON=python3.12 chooses the interpreter that $(VENV) is made from.'
@@ -52,6 +53,9 @@ test: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: install
+	$(BIN)/python docs/generate.py
 
 # The script drives the command from other folders, so the command's path is absolute.
 acceptance: install

@@ -82,7 +82,9 @@ def project(folder: Path) -> dict[str, Any]:
 def test_a_name_other_than_the_current_folders_makes_a_folder_of_that_name(here: Path) -> None:
     output = done("--name", "env-tutorial", "--description", "Environment management tutorial")
     assert set(holds(here / "env-tutorial")) == {
-        ".gitignore", "data", "profiles.yml", "seeknal", "seeknal_project.yml",
+        ".gitignore", ".seeknal", ".seeknal/schema", ".seeknal/schema/node.json", ".seeknal/schema/project.json",
+        "data", "profiles.yml", "seeknal",
+        "seeknal_project.yml",
     }  # fmt: skip
     assert project(here / "env-tutorial") == {
         "name": "env-tutorial",

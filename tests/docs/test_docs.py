@@ -179,6 +179,18 @@ def test_every_field_of_every_kind_is_in_the_reference() -> None:
             assert f"`{field.encode_name}`" in text, f"{kind.name}: {field.encode_name}"
 
 
+def test_the_tables_of_fields_are_as_the_code_says() -> None:
+    command = [sys.executable, str(ROOT / "docs/generate.py"), "--check"]
+    done = subprocess.run(command, env=surroundings(), capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, f"`make docs` changes:\n{done.stdout}{done.stderr}"
+
+
+def test_every_kind_has_its_table_of_fields() -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    missing = [kind for kind in ("node", "project", *DECLARABLE_KINDS) if f"<!-- fields: {kind} -->" not in text]
+    assert not missing, f"put `<!-- fields: {missing[0]} -->` and `<!-- end of fields -->` into its page"
+
+
 def node_examples(page: Path) -> list[Block]:
     return [block for block in blocks(page, "yaml") if re.search(r"^kind:", block.text, re.MULTILINE)]
 

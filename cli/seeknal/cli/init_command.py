@@ -1,7 +1,7 @@
 """`seeknal init`: make a folder into a project.
 
 - *project files*: ``seeknal_project.yml`` (marks the folder), ``profiles.yml`` (connections, not for version
-  control) and ``.gitignore``.
+  control), ``.gitignore``, and the JSON Schemas that the comments in YAML files point editors to.
 - *example*: a ready project inside the package, copied on request: its node files and folders go to ``seeknal/``,
   its ``data`` folder to ``data/``.
 - *user's files*: ``profiles.yml`` and everything below ``data/``. Once there they are never written again, whatever
@@ -134,9 +134,11 @@ def project_text(name: str, description: str = "") -> str:
     """Write ``seeknal_project.yml`` for a new project."""
     import yaml
 
+    from seeknal.dag.json_schema import PROJECT, schema_comment
+
     said = {"name": name, **({"description": description} if description else {}), "version": "1.0.0"}
     dumped = yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=sys.maxsize)
-    return PROJECT_TEXT.format(said=dumped.rstrip("\n"))
+    return schema_comment(0, PROJECT) + PROJECT_TEXT.format(said=dumped.rstrip("\n"))
 
 
 def ignore_text(existing: bytes) -> bytes:
@@ -162,7 +164,7 @@ def example_files(example: str) -> Iterator[tuple[PurePosixPath, bytes]]:
         raise NotFoundError(f"there is no example {example!r}", hint=did_you_mean(example, names))
     for place, file in _files_below(_examples().joinpath(example), PurePosixPath()):
         inside = place if place.parts[0] == DATA_FOLDER else PurePosixPath(NODES_FOLDER, place)
-        yield inside, file.read_bytes()
+        yield inside, _for_editors(inside, file.read_bytes())
 
 
 def _files_below(folder: Traversable, place: PurePosixPath) -> Iterator[tuple[PurePosixPath, Traversable]]:
@@ -228,12 +230,24 @@ def plan_init(
     return plan
 
 
+def _for_editors(place: PurePosixPath, content: bytes) -> bytes:
+    """A node file with the comment that tells editors its schema; other files as they are."""
+    from seeknal.dag.json_schema import schema_comment
+
+    inside = place.parts[0] == NODES_FOLDER and place.parts[1] not in ("common", "templates")
+    is_node_file = inside and place.suffix in (".yml", ".yaml")
+    return schema_comment(len(place.parts) - 1).encode() + content if is_node_file else content
+
+
 def _plan_files(root: Path, project: str, copied: Iterable[tuple[PurePosixPath, bytes]]) -> Iterator[PlannedFile]:
+    from seeknal.dag.json_schema import FOLDER, NODE, PROJECT, json_schema, schema_text
+
     ignored = root / IGNORE_FILE
     wanted = [
         *copied,
         (PurePosixPath(PROFILES_FILE), PROFILES_TEXT.encode()),
         (PurePosixPath(IGNORE_FILE), ignore_text(ignored.read_bytes() if ignored.exists() else b"")),
+        *((PurePosixPath(FOLDER, f"{name}.json"), schema_text(json_schema(name)).encode()) for name in (NODE, PROJECT)),
         (PurePosixPath(PROJECT_FILE), project.encode()),
     ]
     for path, content in wanted:

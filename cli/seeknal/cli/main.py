@@ -26,6 +26,7 @@ COMMANDS = {
     "repl": ("seeknal.cli.repl_command", "repl", "Query an environment's tables with SQL."),
     "store": ("seeknal.cli.store_command", "store", "Verify and repair the store."),
     "inspect": ("seeknal.cli.inspect_command", "inspect", "Look at a node's stored output."),
+    "schema": ("seeknal.cli.schema_command", "schema", "Print JSON Schemas of the YAML, for editors."),
     "entity": ("seeknal.cli.entity_command", "entity", "List entities, or show one."),
     "consolidate": ("seeknal.cli.entity_command", "consolidate", "Bring entities up to date."),
     "migrate-state": ("seeknal.cli.migrate_command", "migrate_state", "Move the records of runs to another backend."),

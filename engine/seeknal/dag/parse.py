@@ -36,9 +36,27 @@ COMMON_FIELDS = frozenset({"inputs", "params", "schedule", "materialization", "m
 FIELDS_TO_COME = frozenset({"schedule"})
 
 
-class _Description(msgspec.Struct, frozen=True):
-    """The types of the fields that every kind has."""
+class CommonFields(msgspec.Struct, frozen=True):
+    """The fields of every node.
 
+    - ``kind``: the kind of node
+    - ``name``: a letter or ``_``, then letters, digits, ``_``, ``-`` or ``.``; no reserved word of SQL or Python; at
+      most 128 characters; unique within the kind, whatever the case
+    - ``description``: for people
+    - ``owner``: for people
+    - ``tags``: for people, and for ``--tags`` and ``--exclude-tags``
+    - ``columns``: documentation of the output's columns
+    - ``inputs``: the nodes that this one reads, each as ``- ref: kind.name`` or ``- kind.name``
+    - ``params``: settings of the kind, and named values for templates
+    - ``schedule``: when to run, as cron; kept
+    - ``materialization``: where else to write the output; kept
+    - ``materializations``: several of these; kept
+    - ``audits``: checks of the output
+    - ``tests``: checks of the output, in short
+    """
+
+    kind: str
+    name: str
     description: str | None = None
     owner: str | None = None
     tags: list[str] | None = None
@@ -46,6 +64,8 @@ class _Description(msgspec.Struct, frozen=True):
     inputs: list[Any] | None = None
     params: dict[str, Any] | None = None
     schedule: str | None = None
+    materialization: Any = None
+    materializations: Any = None
     audits: list[Any] | None = None
     tests: list[Any] | None = None
 
@@ -339,7 +359,7 @@ class _Parser:
                 self._check_type(draft, name, entry.type)
             elif entry.required:
                 self._report(f"'{name}' is missing", draft.place(name), f"a {kind.name} needs it")
-        for name, entry in _fields_of(_Description).items():
+        for name, entry in _fields_of(CommonFields).items():
             if draft.fields.get(name) is not None and name not in own:
                 self._check_type(draft, name, entry.type)
         schedule = draft.fields.get("schedule")

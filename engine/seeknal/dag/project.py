@@ -26,9 +26,17 @@ NODES_FOLDER = "seeknal"
 class ProjectSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What ``seeknal_project.yml`` may say.
 
-    ``strict`` makes unknown fields errors. ``deterministic`` gives every node one thread, so that the same inputs
-    always give the same bytes. ``allow_external_paths`` lets exposures write outside the project. ``state_backend``
-    says where runs are recorded; ``state_database`` is the path or ``libsql://`` URL of the database, if it is one.
+    - ``name``: the project's name; without it the folder's
+    - ``version``: for people
+    - ``description``: for people
+    - ``profile``: kept; no effect yet
+    - ``config-version``: kept; no effect yet
+    - ``state_backend``: where runs are recorded: ``file`` (below ``target/runs``) or ``database``; the environment
+      variable ``SEEKNAL_STATE_BACKEND`` wins over it
+    - ``state_database``: the database's path, or its ``libsql://`` URL; ``SEEKNAL_STATE_DATABASE`` wins over it
+    - ``strict``: unknown fields and settings are errors
+    - ``deterministic``: one thread for every node, so that the same inputs give the same bytes at any size
+    - ``allow_external_paths``: exposures may write outside the project
     """
 
     name: str = ""

@@ -19,9 +19,11 @@ from seeknal.nodes.kind import FieldProblem, Kind, Query
 
 
 class AggregationSpec(AggregationFields, frozen=True, kw_only=True):
-    """The fields of an aggregation. ``transform`` is SQL over the inputs that gives the rows to aggregate.
+    """The fields of an aggregation.
 
-    Without it the first input's rows are aggregated.
+    - ``inputs``: one node, or several with a ``transform``
+    - ``transform``: SQL over the inputs that gives the rows to aggregate; without it, they are the input's
+    - ``params``: values for templates
     """
 
     inputs: list[Any]

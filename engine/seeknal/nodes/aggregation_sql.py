@@ -51,8 +51,10 @@ _WINDOW = re.compile(r"\s*([0-9]{1,9})\s*d?\s*", re.IGNORECASE)
 class RollingWindow(msgspec.Struct, frozen=True, kw_only=True):
     """Aggregates over the days before the as-of date: ``{window: 7d, aggs: [sum]}``.
 
-    ``window`` is a number of days (``7``, ``"7"``, ``7d``) or a list of them, each a window of its own and never
-    a range. ``functions`` is a synonym of ``aggs``.
+    - ``window``: a number of days (``7``, ``"7"``, ``7d``) or a list of them, each a window of its own and never a
+      range
+    - ``aggs``: ``count``, ``sum``, ``avg`` (``mean``), ``min``, ``max`` or ``stddev`` (``std``)
+    - ``functions``: a synonym of ``aggs``
     """
 
     window: int | str | list[int | str]
@@ -61,7 +63,13 @@ class RollingWindow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RatioWindow(msgspec.Struct, frozen=True, kw_only=True):
-    """One window's aggregate divided by another's; NULL where the divisor is 0 or NULL."""
+    """One window's aggregate divided by another's; NULL where the divisor is 0 or NULL.
+
+    - ``numerator``: a number of days
+    - ``denominator``: a number of days
+    - ``aggs``: the aggregates; ``sum`` without it
+    - ``functions``: a synonym of ``aggs``
+    """
 
     numerator: int | str
     denominator: int | str
@@ -72,7 +80,10 @@ class RatioWindow(msgspec.Struct, frozen=True, kw_only=True):
 class SinceCondition(msgspec.Struct, frozen=True, kw_only=True):
     """A count of the rows that satisfy an SQL predicate, or a sum over them.
 
-    ``name`` stands in for the feature's name in the output columns, so that a feature can have several.
+    - ``condition``: the predicate, over all columns of the rows
+    - ``aggs``: ``count`` or ``sum``; ``count`` without it
+    - ``functions``: a synonym of ``aggs``
+    - ``name``: stands in for the feature's name in the output columns, so that a feature can have several
     """
 
     condition: str
@@ -82,7 +93,15 @@ class SinceCondition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AggregationFeature(msgspec.Struct, frozen=True, kw_only=True):
-    """A family of output columns over one column; ``name`` is their prefix and the default of ``column``."""
+    """A family of output columns over one column.
+
+    - ``name``: the prefix of the output columns
+    - ``column``: the column to aggregate; without it, the one called as the feature
+    - ``basic``: aggregates over the key's rows, each a column ``<name>_<aggregate>``
+    - ``rolling``: aggregates over the days up to the as-of date
+    - ``ratio``: one window's aggregate divided by another's
+    - ``since``: counts of, or sums over, the rows that satisfy a condition
+    """
 
     name: str
     column: str | None = None
@@ -93,7 +112,15 @@ class AggregationFeature(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AggregationSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What an aggregation computes, in the words of its YAML."""
+    """What an aggregation computes.
+
+    - ``id_col``: the entity's id
+    - ``feature_date_col``: when a row happened
+    - ``application_date_col``: as of when features are computed; may be the same column
+    - ``group_by``: further columns of the key
+    - ``features``: what to compute
+    - ``point_in_time``: whether ``basic`` and ``since`` leave out rows that happened after their own as-of date
+    """
 
     id_col: str
     feature_date_col: str

@@ -14,7 +14,10 @@ from seeknal.nodes.kind import Kind
 
 
 class DescribedSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """The only field that means something here: ``inputs``, the nodes that this one is about."""
+    """What the kind reads of its fields; any others are kept as they are.
+
+    - ``inputs``: the nodes that this one is about; they must exist
+    """
 
     inputs: list[Any] = []
 

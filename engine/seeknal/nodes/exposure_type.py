@@ -22,10 +22,16 @@ if TYPE_CHECKING:
 class ExposureSpec(msgspec.Struct, frozen=True, kw_only=True):
     """The fields of an exposure. All but ``type``, ``inputs`` and ``depends_on`` may stand in ``params`` too.
 
-    ``type``: ``file``, ``api`` or ``notification``. ``inputs``, ``depends_on``: the nodes whose rows it exposes, the
-    first. ``path``, ``format``: of a file; the path counts from the project's root, with ``partition_by`` it is a
-    folder. ``url``: of an ``api`` or a ``notification``. ``message``, ``payload``: what a notification says, as text
-    or as JSON. ``params``: everything else that the type knows.
+    - ``type``: ``file``, ``api`` or ``notification``
+    - ``inputs``: the node whose rows are exposed: the first
+    - ``depends_on``: the same as ``inputs``
+    - ``path``: of a file, and required there: relative to the project's folder; with ``partition_by`` a folder
+    - ``format``: of a file: ``csv``, ``parquet``, ``json`` (one array) or ``jsonl``; without it what the path's ending
+      says, else ``csv``
+    - ``url``: of an ``api`` or a ``notification``, and required there
+    - ``message``: what a notification says, as text
+    - ``payload``: what a notification says, as JSON
+    - ``params``: further settings of the type; those above may stand here too
     """
 
     type: str = "file"

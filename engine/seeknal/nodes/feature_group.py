@@ -34,8 +34,9 @@ _MODES = ("overwrite", "append")
 class EntityFields(msgspec.Struct, frozen=True, kw_only=True):
     """What a feature group's features describe.
 
-    ``name`` is the entity's. ``join_keys`` are the columns that tell one from another; without them it is
-    ``<name>_id``. ``description`` is for people.
+    - ``name``: the entity's name
+    - ``join_keys``: the columns that tell one from another; without them ``<name>_id``
+    - ``description``: for people
     """
 
     name: str
@@ -44,7 +45,11 @@ class EntityFields(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FeatureFields(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a declared feature. ``description`` and ``dtype`` are for people; ``dtype`` casts nothing."""
+    """What is known of a declared feature.
+
+    - ``description``: for people
+    - ``dtype``: for people; casts nothing
+    """
 
     description: str | None = None
     dtype: str | None = None
@@ -53,8 +58,9 @@ class FeatureFields(msgspec.Struct, frozen=True, kw_only=True):
 class OfflineFields(msgspec.Struct, frozen=True, kw_only=True):
     """How features are kept. They are kept always, as Parquet, in one piece.
 
-    ``enabled`` changes nothing. Another ``format`` than ``parquet``, and ``partition_by``, have no effect, and a
-    warning says so.
+    - ``enabled``: changes nothing
+    - ``format``: ``parquet``; another has no effect, and a warning says so
+    - ``partition_by``: has no effect, and a warning says so
     """
 
     enabled: bool = True
@@ -63,7 +69,11 @@ class OfflineFields(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OnlineFields(msgspec.Struct, frozen=True, kw_only=True):
-    """A store to serve features from, which there is none of. ``enabled`` gives a warning, ``ttl`` has no effect."""
+    """A store to serve features from, which there is none of.
+
+    - ``enabled``: has no effect, and a warning says so
+    - ``ttl``: has no effect
+    """
 
     enabled: bool = True
     ttl: str | int | None = None
@@ -72,9 +82,13 @@ class OnlineFields(msgspec.Struct, frozen=True, kw_only=True):
 class MaterializationFields(msgspec.Struct, frozen=True, kw_only=True):
     """Where a group's features come from in time, and where they go.
 
-    ``event_time_col`` is the output's column with the event time, ``event_time`` where it is not said. ``offline`` and
-    ``online`` are a yes or no, or a mapping. ``mode`` is ``overwrite``; with ``append`` a warning says that the output
-    is what the inputs give. ``partition_by`` has no effect, and a warning says so.
+    - ``event_time_col``: the column that says when a row came to be true: a date, a timestamp, or text that is one;
+      without it ``event_time``
+    - ``offline``: ``{enabled, format, partition_by}``; features are always kept, as one Parquet file, and a warning
+      says so where something else is asked for
+    - ``online``: ``{enabled, ttl}``; not supported, and a warning says so
+    - ``mode``: the output is what the inputs give; ``append`` has no effect, and a warning says so
+    - ``partition_by``: has no effect, and a warning says so
     """
 
     event_time_col: str | None = None
@@ -87,10 +101,17 @@ class MaterializationFields(msgspec.Struct, frozen=True, kw_only=True):
 class FeatureGroupSpec(msgspec.Struct, frozen=True, kw_only=True):
     """The fields of a feature group.
 
-    ``entity`` is what the features describe: a name, or a mapping. ``transform`` is SQL over the inputs, in which the
-    first one is also called ``source``; without it the only input is taken as it is. ``features`` declares columns
-    that the output must have, each with nothing, a description or a mapping; the output may have more.
-    ``materialization`` names the event time. ``mode`` stands for ``materialization.mode``. ``engine`` is ``duckdb``.
+    - ``entity``: what the features describe: ``user``, or ``{name: user, join_keys: [user_id], description: …}``;
+      without ``join_keys`` it is ``<name>_id``
+    - ``inputs``: the nodes that it reads
+    - ``transform``: SQL over the inputs, in which the first one is also called ``source``; without it the only input is
+      taken as it is
+    - ``features``: columns that the output must have: name → nothing, a description, or ``{description, dtype}``; the
+      output may have more. ``dtype`` is for people
+    - ``materialization``: when rows came to be true, and how features are kept
+    - ``mode``: as ``materialization.mode``
+    - ``engine``: ``duckdb``, the only one
+    - ``params``: values for templates
     """
 
     entity: str | EntityFields

@@ -7,7 +7,7 @@ kept beside it in the same artifact, so caching, environments and promotion hold
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -37,7 +37,7 @@ class TrainingSpec(msgspec.Struct, frozen=True, kw_only=True):
       metrics; 0 for none
     """
 
-    algorithm: str
+    algorithm: Annotated[str, msgspec.Meta(extra_json_schema={"enum": list(ALGORITHMS)})]
     label_column: str
     label_source: str | None = None
     label_keys: list[str] | None = None

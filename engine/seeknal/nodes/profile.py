@@ -27,8 +27,9 @@ _ORDERED = frozenset({"VARCHAR", "BOOLEAN", "TIME", "INTERVAL", "UUID"})
 class ProfileSpec(msgspec.Struct, frozen=True, kw_only=True):
     """The fields of a profile.
 
-    ``inputs`` is the table to profile: one. ``profile`` and ``params`` may hold ``columns``, those to look at; without
-    that it is all of them.
+    - ``inputs``: the table: one
+    - ``profile``: ``columns``: a list of the columns to look at; without it, all of them
+    - ``params``: ``columns`` may stand here instead
     """
 
     inputs: list[Any]

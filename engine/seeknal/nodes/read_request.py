@@ -37,7 +37,12 @@ class FileFormat(enum.StrEnum):
 
 
 class ColumnDeclaration(msgspec.Struct, frozen=True):
-    """One entry of a source's ``schema``; ``data_type`` as the user wrote it."""
+    """One entry of a source's ``schema``.
+
+    - ``name``: the column's name
+    - ``data_type``: ``integer``, ``float``, ``decimal(p, s)``, ``string``, ``boolean``, ``date``, ``timestamp``,
+      ``time``, ``json``, most of DuckDB's own names, and lists of them (``integer[]``)
+    """
 
     name: str
     data_type: str

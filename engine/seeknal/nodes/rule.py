@@ -28,9 +28,11 @@ RESULTS_FILE = "checks.json"
 class RuleSpec(msgspec.Struct, frozen=True, kw_only=True):
     """The fields of a rule.
 
-    ``rule`` is a check, or a list of checks: mappings with a ``type``, or conditions in SQL as text. ``inputs`` are
-    the nodes that it looks at; checks of columns are about the first. ``params`` holds ``severity`` and
-    ``error_message`` for the checks that do not say their own.
+    - ``rule``: a check, or a list of them: mappings with a ``type``, or conditions in SQL as text
+    - ``inputs``: what it looks at. Checks of columns are about the first; the SQL of checks sees all. May be left out
+      where that SQL names them
+    - ``params``: ``severity`` (``error``, also when left out, or ``warn``) and ``error_message`` for each check that
+      does not say its own
     """
 
     rule: Any

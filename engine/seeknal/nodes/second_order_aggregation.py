@@ -21,10 +21,11 @@ from seeknal.nodes.second_order_aggregation_sql import SecondOrderSpec, check, c
 class SecondOrderAggregationSpec(SecondOrderSpec, frozen=True, kw_only=True):
     """The fields of a second-order aggregation.
 
-    ``id_col`` is the column to aggregate by, ``feature_date_col`` the date of a row, ``application_date_col`` the date
-    from which days are counted back, the latest feature date where it is not said. ``features`` are the features by
-    name. ``source`` is the node whose rows are aggregated; it and the only entry of ``inputs`` stand for each other.
-    ``transform`` is SQL over the inputs that gives the rows to aggregate instead.
+    - ``source``: the node whose rows are aggregated, as ``kind.name``; it and the only entry of ``inputs`` stand for
+      each other
+    - ``inputs``: the nodes that it reads
+    - ``transform``: SQL over the inputs that gives the rows to aggregate instead
+    - ``params``: values for templates
     """
 
     source: str | None = None

@@ -31,8 +31,9 @@ _KNOWN = f"{_DAYS} >= 0"
 class RatioOfWindows(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One window's aggregate divided by another's; NULL where the divisor is 0 or NULL.
 
-    ``numerator`` and ``denominator`` are windows ``[from, to]``, in days; ``aggs`` are the aggregates, ``sum`` where
-    nothing is said.
+    - ``numerator``: a window ``[from, to]``, in days
+    - ``denominator``: a window ``[from, to]``, in days
+    - ``aggs``: the aggregates
     """
 
     numerator: list[int]
@@ -43,9 +44,9 @@ class RatioOfWindows(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class SinceCondition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Aggregates over the rows that satisfy an SQL predicate.
 
-    ``condition`` may use all columns, and ``_days_between``; without it the known rows count. ``aggs`` are the
-    aggregates, ``count`` where nothing is said. ``name`` stands in for the column's name in the output, so that a
-    column can have several conditions.
+    - ``condition``: the predicate, over all columns and ``_days_between``; without it the known rows count
+    - ``aggs``: the aggregates
+    - ``name``: stands in for the column's name in the output, so that a column can have several conditions
     """
 
     condition: str = ""
@@ -56,9 +57,14 @@ class SinceCondition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class SecondOrderFeature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A family of output columns over one column.
 
-    ``source_feature`` is that column, named as the feature where it is not said. ``basic`` are aggregates over the
-    known rows; with ``window`` they are computed over that window too. ``ratio`` divides a window by another. ``since``
-    counts what satisfies a condition. ``description`` is for people. ``percentile`` and ``delta`` are refused.
+    - ``source_feature``: the column to aggregate; without it the one called as the feature
+    - ``basic``: aggregates over the known rows
+    - ``window``: ``[from, to]``, in days: ``basic`` is computed over that window too
+    - ``ratio``: one window's aggregate divided by another's
+    - ``since``: aggregates over the rows that satisfy a condition
+    - ``description``: for people
+    - ``percentile``: refused
+    - ``delta``: refused
     """
 
     source_feature: str | None = None
@@ -74,8 +80,11 @@ class SecondOrderFeature(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 class SecondOrderSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What a second-order aggregation computes.
 
-    ``id_col`` is the column to aggregate by, ``feature_date_col`` the date of a row, ``application_date_col`` the date
-    from which days are counted back. ``features`` are the features by name.
+    - ``id_col``: the column to aggregate by
+    - ``feature_date_col``: the date of a row: a date, a timestamp, or text that is one
+    - ``application_date_col``: the date from which days are counted back; without it the latest feature date of
+      all rows
+    - ``features``: name → what to compute
     """
 
     id_col: str

@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
@@ -57,11 +57,16 @@ _UNSUPPORTED = frozenset({"hive", "starrocks", "bigquery", "snowflake", "redshif
 class SourceSpec(msgspec.Struct, frozen=True, kw_only=True):
     """The fields of a source.
 
-    ``source`` is the format. ``table`` is a path from the project's root, or a pattern such as ``data/*.csv``; a SQLite
-    file may stand in ``params.path`` instead. ``schema`` declares the columns. ``freshness`` is kept.
+    - ``source``: the format: ``csv``, ``parquet``, ``json``, ``jsonl``, ``excel`` or ``sqlite``
+    - ``table``: a path from the project's folder, or a pattern such as ``data/*.csv``; rows come in the order of the
+      files' names. Of ``sqlite``, the file may stand in ``params.path`` instead
+    - ``schema``: the contract: exactly these columns, in this order, cast to these types
+    - ``params``: how to read the files, by format
+    - ``freshness``: kept; no effect yet
+    - ``inputs``: must be empty
     """
 
-    source: str
+    source: Annotated[str, msgspec.Meta(extra_json_schema={"enum": [*FORMATS, *sorted(FORMATS_TO_COME)]})]
     table: str = ""
     params: dict[str, Any] = {}
     schema: list[ColumnDeclaration] | None = None

@@ -11,7 +11,13 @@ from seeknal.nodes.kind import Kind, Query
 
 
 class TransformSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of a transform. ``output`` documents the columns and changes nothing."""
+    """The fields of a transform.
+
+    - ``transform``: DuckDB's SQL: one SELECT, before it any number of ``CREATE TEMP TABLE``, ``VIEW`` or ``MACRO``
+    - ``inputs``: the nodes that it reads, in the order of their positions; nodes that the SQL names are added
+    - ``params``: values for templates
+    - ``output``: documentation; changes nothing
+    """
 
     transform: str
     inputs: list[Any] = []
