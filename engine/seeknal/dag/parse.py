@@ -253,6 +253,9 @@ class _Parser:
         )
 
     def _render(self, draft: Draft) -> None:
+        if not draft.implementation.executes:
+            # It is kept for other tools, which may have templates of their own.
+            return
         draft.rendered = self._renderer.render(draft.fields, code=draft.is_code)
         for found in draft.rendered.problems:
             problem = _template_problem(draft, found)

@@ -34,7 +34,11 @@ from seeknal.dag.yaml_file import KeyPath
 _SQL_FIELDS = frozenset({"transform"})
 _SQL_KEYS = frozenset({"sql", "query", "value", "condition"})
 _CHECKING_FIELDS = frozenset({"rule", "audits", "tests"})
-_CHECKS_OF_SQL = frozenset({"sql_assertion", "custom_sql", "custom"})
+# What a check says beside SQL; any other text in it may be SQL, also that of a rule that is nothing but a text.
+_CHECK_VALUES = frozenset(
+    """type name description severity error_message column columns values min max min_val max_val max_age per_row
+    max_null_percentage max_duplicate_percentage metric fail warn""".split()
+)
 _PATH_FIELDS = frozenset({"table", "path"})
 _SENT_FIELDS = frozenset({"url", "message", "payload"})
 _SENT_PARAMS = _SENT_FIELDS | {"headers", "auth"}
@@ -109,14 +113,14 @@ def _purpose(path: KeyPath, kind: object) -> Purpose | None:
     if first in _SQL_FIELDS or (first == "features" and last == "condition"):
         return "sql"
     if first in _CHECKING_FIELDS:
-        # A text that is a check by itself is a condition.
-        return "sql" if last in _SQL_KEYS | _CHECKING_FIELDS | _CHECKS_OF_SQL else "param"
+        return "param" if last in _CHECK_VALUES else "sql"
     if first in _PATH_FIELDS:
         return "path"
     if first in _SENT_FIELDS:
         return "text"
     if first == "params":
-        if len(path) == 2 and last in _SQL_KEYS - {"value"}:
+        # A rule's own params may say what its checks do not.
+        if len(path) == 2 and last in _SQL_KEYS and (last != "value" or kind == "rule"):
             return "sql"
         return "path" if len(path) == 2 and last in _PATH_FIELDS else "param"
     return None

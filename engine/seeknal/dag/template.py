@@ -19,7 +19,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
-from seeknal.dag.parameters import Value
+from seeknal.dag.parameters import DayText, Value
 from seeknal.dag.tokens import TEMPLATE_PATTERN
 
 if TYPE_CHECKING:
@@ -177,6 +177,33 @@ def _environment_variable(match: re.Match[str], scope: Scope) -> Value:
     return Value(match[3].strip())
 
 
+# What Jinja takes for no name.
+_WORDS = frozenset({"true", "false", "none", "True", "False", "None", "not", "self"})
+_SIMPLE = re.compile(r"\s*([A-Za-z_]\w*)\s*(?:(\()\s*(-?\d{1,9})?\s*\)\s*)?", re.ASCII)
+
+
+class _Call:
+    """A name, or a name that is called with at most one number: most templates, which need no Jinja."""
+
+    def __init__(self, name: str, arguments: Sequence[int] | None) -> None:
+        self.names = [name]
+        self.giving = frozenset(self.names)
+        self._arguments = arguments
+
+    def evaluate(self, context: Mapping[str, Any], missing: Sequence[str], scope: Scope) -> Any:
+        if missing:
+            raise scope.unknown(missing)
+        (value,) = context.values()
+        if self._arguments is None:
+            return value
+        if not isinstance(value, DayText):
+            raise TemplateError("it takes no offset", "the days do: today, yesterday, month_start, year_start")
+        try:
+            return value(*self._arguments)
+        except (ArithmeticError, ValueError) as error:
+            raise TemplateError(str(error)) from None
+
+
 class _Expression:
     """A compiled expression. ``names``: all that it asks for; ``giving``: those whose values the result is made of."""
 
@@ -224,7 +251,11 @@ class _Expression:
 
 
 @lru_cache(maxsize=4096)
-def _compiled(expression: str) -> _Expression:
+def _compiled(expression: str) -> _Call | _Expression:
+    simple = _SIMPLE.fullmatch(expression)
+    if simple and simple[1] not in _WORDS and simple[1] != "ref":
+        arguments = None if not simple[2] else [int(simple[3])] if simple[3] else []
+        return _Call(simple[1], arguments)
     return _Expression(expression)
 
 

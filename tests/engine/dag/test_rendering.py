@@ -184,6 +184,40 @@ def test_fields_that_are_for_people_or_for_names_keep_their_braces() -> None:
     assert (node.values, node.problems) == (fields, [])
 
 
+# checks
+
+
+@pytest.mark.parametrize(
+    ("fields", "rendered"),
+    [
+        ({"kind": "rule", "rule": "amount > {{ x }}"}, None),
+        ({"kind": "rule", "rule": ["amount > {{ x }}"]}, None),
+        ({"kind": "rule", "rule": {"value": "amount > {{ x }}"}}, None),
+        ({"kind": "rule", "rule": {"type": "sql", "params": {"sql": "SELECT {{ x }}"}}}, None),
+        ({"kind": "rule", "rule": {"type": "predicate"}, "params": {"value": "a = {{ x }}"}}, None),
+        ({"kind": "transform", "tests": [{"expression": "a = {{ x }}"}]}, None),
+        ({"kind": "transform", "audits": [{"type": "custom_sql", "sql": "SELECT {{ x }}"}]}, None),
+        ({"kind": "aggregation", "features": [{"since": [{"condition": "a = {{ x }}"}]}]}, None),
+        ({"kind": "source", "params": {"query": "SELECT {{ x }}"}}, None),
+        ({"kind": "transform", "audits": [{"type": "accepted_values", "values": ["{{ x }}"]}]}, "1 OR 1=1"),
+    ],
+)
+def test_sql_in_checks_and_features_takes_no_foreign_sql(fields: dict[str, Any], rendered: str | None) -> None:
+    node = Renderer(Project(Path("/nowhere")), RunParameters(GivenParameters(params={"x": "1 OR 1=1"}))).render(fields)
+    if rendered is None:
+        (problem,) = node.problems
+        assert "is not the project's own" in problem.message
+    else:
+        assert node.problems == []
+        assert rendered in str(node.values)
+
+
+def test_bounds_of_checks_are_numbers() -> None:
+    fields = {"rule": {"type": "range", "column": "a", "params": {"min_val": "{{ n }}"}}, "params": {"n": 5}}
+    found = Renderer(Project(Path("/nowhere")), RunParameters()).render(fields).values["rule"]
+    assert found["params"]["min_val"] == 5
+
+
 # paths
 
 

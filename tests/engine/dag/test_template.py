@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
+from datetime import date
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seeknal.dag.parameters import Value
+from seeknal.dag.parameters import DayText, Value
 from seeknal.dag.template import TemplateError, assemble, evaluate, templates_in, unclosed
 
 
@@ -42,6 +46,24 @@ def test_an_expression_has_the_type_of_its_value() -> None:
     assert evaluate("a", Answers(a=[1, None])).value == [1, None]
     assert evaluate("a|map('upper')", Answers(a=["x"])).value == ["X"]
     assert evaluate("a if b > 1 else c", Answers(a=1, b=2, c=3)).value == 1
+
+
+def test_a_plain_name_and_a_day_with_an_offset_need_no_jinja() -> None:
+    script = (
+        "import sys\nfrom datetime import date\nfrom seeknal.dag.parameters import DayText\n"
+        "from seeknal.dag.template import evaluate\nfrom tests.engine.dag.test_template import Answers\n"
+        "day = Answers(today=DayText(date(2024, 3, 1)), a=1)\n"
+        "print(evaluate(' today(-1) ', day).value, evaluate('today( )', day).value, evaluate('a', day).value)\n"
+        "print('jinja2' in sys.modules)\n"
+    )
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["2024-02-29", "2024-03-01", "1", "False"], done.stderr
+    assert said("a(1)", a=1) == "{{ a(1) }}: it takes no offset"
+    assert said("today(999999999)", today=DayText(date(2024, 3, 1))).startswith("{{ today(999999999) }}: ")
+    assert [evaluate(word, Answers()).value for word in ("true", "None")] == [True, None]
 
 
 def test_a_name_that_nobody_knows_is_an_error_unless_something_else_stands_for_it() -> None:
