@@ -224,7 +224,7 @@ def test_a_wrong_value_of_an_option_is_refused(
     shop: Project, command: str, arguments: tuple[str, ...], said: str
 ) -> None:
     answer = shop.seeknal(command, *arguments)
-    assert answer.code == 1
+    assert answer.code == 2
     assert said in answer.errors[0]
     assert not (shop.root / "target").exists()
 

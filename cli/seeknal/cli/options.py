@@ -72,7 +72,7 @@ _PARAMETER_OPTIONS = (
 def take_parameters(given: dict[str, Any]) -> Any:
     """Take the values of ``parameter_options``, and ``run_id``, out of a command's options, checked.
 
-    Raises SeeknalError.
+    Raises UsageError.
     """
     from seeknal.dag.parameters import given_parameters
 

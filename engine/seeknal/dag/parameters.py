@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 
 from seeknal.dag.project import Project
-from seeknal.errors import SeeknalError
+from seeknal.errors import UsageError
 
 FIRST_YEAR, LAST_YEAR, MOST_DAYS_AHEAD = 2000, 2100, 365
 
@@ -68,14 +68,14 @@ def given_parameters(
     params: str | Mapping[str, Any] | None = None,
     today: date | None = None,
 ) -> GivenParameters:
-    """Check what a caller says, ``params`` as JSON text or as a mapping. Raises SeeknalError."""
+    """Check what a caller says, ``params`` as JSON text or as a mapping. Raises UsageError."""
     if date is not None:
         _check_date(date, today or _today())
     for option, text in (("--start-date", start_date), ("--end-date", end_date)):
         if text is not None and not _is_moment(text):
-            raise SeeknalError(f"{option} '{text}' is not a date", hint="write YYYY-MM-DD, or YYYY-MM-DDTHH:MM:SS")
+            raise UsageError(f"{option} '{text}' is not a date", hint="write YYYY-MM-DD, or YYYY-MM-DDTHH:MM:SS")
     if start_date and end_date and datetime.fromisoformat(start_date) > datetime.fromisoformat(end_date):
-        raise SeeknalError(f"--start-date {start_date} is after --end-date {end_date}")
+        raise UsageError(f"--start-date {start_date} is after --end-date {end_date}")
     return GivenParameters(
         date=date or "",
         run_id=run_id or "",
@@ -95,9 +95,9 @@ def _check_date(text: str, today: date) -> None:
     except ValueError:
         day = None
     if day is None:
-        raise SeeknalError(f"--date '{text}' is not a date", hint="write YYYY-MM-DD")
+        raise UsageError(f"--date '{text}' is not a date", hint="write YYYY-MM-DD")
     if not FIRST_YEAR <= day.year <= LAST_YEAR or day > today + timedelta(days=MOST_DAYS_AHEAD):
-        raise SeeknalError(
+        raise UsageError(
             f"--date {text} is out of range", hint=f"from {FIRST_YEAR} to at most {MOST_DAYS_AHEAD} days ahead"
         )
 
@@ -118,18 +118,18 @@ def _read_params(params: str | Mapping[str, Any] | None) -> dict[str, Any]:
         try:
             values = json.loads(params, object_pairs_hook=_without_twins, parse_constant=_refuse_constant)
         except ValueError as error:
-            raise SeeknalError(
+            raise UsageError(
                 f"--params is not valid JSON: {error}", hint="""write --params '{"region": "EU", "limit": 10}'"""
             ) from None
         except RecursionError:
-            raise SeeknalError("--params is nested too deeply") from None
+            raise UsageError("--params is nested too deeply") from None
     if params is None:
         return {}
     if not isinstance(values, Mapping):
-        raise SeeknalError("--params is not a JSON object", hint="""write --params '{"region": "EU"}'""")
+        raise UsageError("--params is not a JSON object", hint="""write --params '{"region": "EU"}'""")
     for name in values:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise SeeknalError(f"--params: {name!r} is not a name", hint="a letter or '_', then letters, digits or '_'")
+            raise UsageError(f"--params: {name!r} is not a name", hint="a letter or '_', then letters, digits or '_'")
     return dict(values)
 
 

@@ -17,7 +17,7 @@ from seeknal.dag.parameters import (
     given_parameters,
 )
 from seeknal.dag.project import Project
-from seeknal.errors import SeeknalError
+from seeknal.errors import UsageError
 
 TODAY = date(2026, 3, 31)
 NOW = datetime(2026, 3, 31, 6, 0)
@@ -44,18 +44,18 @@ def test_a_date_from_2000_to_a_year_ahead_is_taken(text: str) -> None:
     ],
 )
 def test_another_date_is_refused(text: str, said: str) -> None:
-    with pytest.raises(SeeknalError, match=said) as raised:
+    with pytest.raises(UsageError, match=said) as raised:
         given_parameters(date=text, today=TODAY)
-    assert raised.value.exit_code == 1
+    assert raised.value.exit_code == 2
     assert raised.value.hint
 
 
 def test_bounds_are_dates_or_times_in_order() -> None:
     found = given_parameters(start_date="2024-01-01", end_date="2024-01-31T12:30:00")
     assert (found.start_date, found.end_date) == ("2024-01-01", "2024-01-31T12:30:00")
-    with pytest.raises(SeeknalError, match="--end-date 'soon' is not a date"):
+    with pytest.raises(UsageError, match="--end-date 'soon' is not a date"):
         given_parameters(end_date="soon")
-    with pytest.raises(SeeknalError, match="is after --end-date"):
+    with pytest.raises(UsageError, match="is after --end-date"):
         given_parameters(start_date="2024-02-01", end_date="2024-01-31")
 
 
@@ -71,9 +71,9 @@ def test_params_are_a_json_object_with_names() -> None:
         ('{"a-b": 1}', "'a-b' is not a name"),
         ("[" * 100_000, "nested too deeply|not valid JSON"),
     ]:
-        with pytest.raises(SeeknalError, match=said) as raised:
+        with pytest.raises(UsageError, match=said) as raised:
             given_parameters(params=text)
-        assert raised.value.exit_code == 1
+        assert raised.value.exit_code == 2
 
 
 @pytest.mark.parametrize(
