@@ -203,7 +203,11 @@ class _Evaluation:
         violations = int(self._run(f"SELECT count(*) FROM (\n{query}\n)").fetchone()[0])
         if check.family == "predicate":
             return self._with_words(check, _Finding(violations, query))
-        return _Finding(violations, query, f"the query gives {violations:,} rows" if violations else "no rows found")
+        return _Finding(
+            violations,
+            query,
+            f"the query gives {violations:,} row{'s' if violations > 1 else ''}" if violations else "no rows found",
+        )
 
     def _find_in_profile(self, check: Check) -> _Finding:
         if not self._table.row_count:

@@ -30,6 +30,7 @@ from seeknal.dag.names import PRODUCTION
 from seeknal.dag.parse import parse_manifest
 from seeknal.dag.project import Project
 from seeknal.errors import SeeknalError
+from seeknal.nodes.check import summary
 from seeknal.nodes.kind import Task
 from seeknal.nodes.registry import KINDS
 from seeknal.store.filesystem import digest_bytes
@@ -37,7 +38,7 @@ from seeknal.store.objects import Artifact, Tree, TreeEntry
 from seeknal.workflow.commit import built_manifest, commit
 from seeknal.workflow.delivery import deliver
 from seeknal.workflow.limits import usable_cores
-from seeknal.workflow.resolution import KEEP, MISS, Base, Resolver
+from seeknal.workflow.resolution import CHECK, KEEP, MISS, Base, Resolver
 from seeknal.workflow.selection import Filters, Selection, outputs_of, select
 from seeknal.workflow.session import Session, environment_lock, run_parameters
 from seeknal.workflow.summary import RULE, ExecutionStatus, ExecutionSummary, NodeResult, print_summary, say
@@ -225,6 +226,10 @@ class DAGRunner:
         self._artifacts[node.id] = (decision.fingerprint, outcome.artifact)
         engine.resolver.artifacts[node.id] = outcome.artifact
         metadata = {"fingerprint": decision.fingerprint, "reason": decision.reason}
+        if outcome.checks:
+            metadata.update(summary(outcome.checks))
+        elif task.checks:
+            metadata.update(outcome.artifact.metadata)
         return {"row_count": outcome.artifact.row_count, "metadata": metadata}
 
     def _execute_apart(self, engine: _Engine, task: Task) -> Outcome:
@@ -279,7 +284,7 @@ class DAGRunner:
             # In a dry run the inputs that would run have no output to decide by.
             return False
         decision = engine.resolver.decide(node_id)
-        if decision.action == MISS or decision.artifact is None:
+        if decision.action in (MISS, CHECK) or decision.artifact is None:
             return False
         engine.resolver.artifacts[node_id] = decision.artifact
         self._artifacts[node_id] = (decision.fingerprint, decision.artifact)
