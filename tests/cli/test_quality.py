@@ -311,7 +311,7 @@ def test_validate_lists_every_problem(shop: Project) -> None:
         "seeknal/clean.yml:7:5: transform.clean: not_null(customer): no column 'customer'",
         'seeknal/clean.yml:8:5: transform.clean: amuont > 0: Referenced column "amuont" not found in FROM clause',
         "seeknal/clean.yml:9:35: transform.clean: range(amount): 'low' is no DOUBLE",
-        "seeknal/rule.yml:4:8: rule.amounts: range(amounts): no column 'amounts'",
+        "seeknal/rule.yml:4:21: rule.amounts: range(amounts): no column 'amounts'",
     ]
     assert "did you mean 'customer_id'?" in answer.stderr
     assert (shop.root / "target").exists() == state

@@ -45,6 +45,7 @@ CLI_REFERENCE = ROOT / "docs/reference/cli.md"
 NODES_REFERENCE = ROOT / "docs/reference/nodes.md"
 TESTING_GUIDE = ROOT / "docs/guides/testing.md"
 TEMPLATES_REFERENCE = ROOT / "docs/reference/templates.md"
+CHECKS_REFERENCE = ROOT / "docs/reference/checks.md"
 API_REFERENCE = ROOT / "docs/reference/python-api.md"
 
 SOURCE_ROOTS = ("engine", "store", "cli")
@@ -220,7 +221,7 @@ def test_the_examples_of_nodes_run_as_one_project(tmp_path: Path) -> None:
     assert (tmp_path / "output").is_dir()
 
 
-@pytest.mark.parametrize("page", kind_pages(), ids=page_name)
+@pytest.mark.parametrize("page", [*kind_pages(), CHECKS_REFERENCE], ids=page_name)
 def test_the_examples_of_a_kind_run_as_one_project(page: Path, tmp_path: Path) -> None:
     write_project(tmp_path, page)
     # In an environment, where nothing is sent over the network.

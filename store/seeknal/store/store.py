@@ -32,7 +32,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TypeVar
@@ -236,6 +236,13 @@ class Store:
             write_atomically(path, encode(failed), self.temporary_folder)
         else:
             path.unlink(missing_ok=True)
+
+    def rejected(self) -> Iterator[Artifact]:
+        """Every output that can still be looked at because its checks failed, or those of a rule that read it."""
+        with contextlib.suppress(FileNotFoundError):
+            for environment in sorted(os.listdir(self.root / "failed")):
+                for node in self.read_failed(environment).nodes.values():
+                    yield from (artifact for _, artifact in node.tables)
 
     # trees, manifests, snapshots
 
