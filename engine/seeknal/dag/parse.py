@@ -28,6 +28,7 @@ from seeknal.nodes.external_target import target_problems
 from seeknal.nodes.kind import FieldProblem, Kind
 from seeknal.nodes.registry import DECLARABLE_KINDS, KINDS, KINDS_TO_COME
 from seeknal.pipeline.discovered import FoundFile
+from seeknal.pipeline.project_files import OWN_NAMES
 
 # Fields that every kind accepts and keeps, beside those of its own Struct.
 COMMON_FIELDS = frozenset({"inputs", "params", "schedule", "materialization", "materializations", "audits", "tests"})
@@ -189,11 +190,17 @@ class _Parser:
 
     def import_files(self, files: list[Path]) -> None:
         """Read the nodes of the Python files."""
+        for file in files:
+            if file.parent == self._project.nodes_folder and file.stem in OWN_NAMES:
+                place = Place(file.relative_to(self._project.root).as_posix())
+                message = f"has the name of seeknal.{file.stem}, and hides it from scripts that are started here"
+                self._warnings.append(Problem(message, place, "rename it, or move it into a folder"))
         for found in find_python_nodes(self._project, files):
             self._imported.update(dict.fromkeys(found.files))
             self._repeatable = self._repeatable and found.repeatable
             self._problems += map(problem_of, found.problems)
-            self._files_lost = self._files_lost or bool(found.problems)
+            self._files_lost = self._files_lost or bool(found.problems and not found.lost)
+            self._lost |= {name.lower() for name in found.lost}
             text = (self._project.root / found.file).read_text(encoding="utf-8", errors="replace")
             for draft in drafts_of(found, text):
                 self.add(draft)

@@ -42,13 +42,14 @@ class FoundProblem(msgspec.Struct, frozen=True, array_like=True):
 class FoundNode(msgspec.Struct, frozen=True):
     """A decorated function.
 
-    ``keywords`` are the decorator's, as values that JSON has. ``empty``: it has nothing in it, so the fields say all.
+    ``keywords`` are the decorator's, as values that JSON has. ``name`` is
+    what was given, whatever it is. ``empty``: it has nothing in it, so the fields say all.
     ``reads_unseen``: it may read inputs in a way that its code does not show. ``files``: the digests of the project's
     files that are imported with it.
     """
 
     kind: str
-    name: str
+    name: Any
     function: str
     keywords: dict[str, Any]
     places: tuple[FoundPlace, ...]
@@ -63,6 +64,8 @@ class FoundNode(msgspec.Struct, frozen=True):
 class FoundFile(msgspec.Struct, frozen=True):
     """One file: its nodes, or what is wrong. ``repeatable``: importing it again would find the same.
 
+    ``lost`` are the names of nodes that cannot be; without any, all of a file with problems is lost.
+
     ``files``: path from the root → content digest, of the file and of the project's files that are imported with it.
     """
 
@@ -71,6 +74,7 @@ class FoundFile(msgspec.Struct, frozen=True):
     problems: tuple[FoundProblem, ...] = ()
     files: dict[str, str] = {}
     repeatable: bool = False
+    lost: tuple[str, ...] = ()
 
 
 class Request(msgspec.Struct, frozen=True):

@@ -37,6 +37,7 @@ from seeknal.pipeline.project_modules import PACKAGE, import_file, prepare_impor
 from seeknal.pipeline.reach import Reach, SyntaxCache, helpers_of, reach_of_function, reach_of_import
 from seeknal.pipeline.references import Reference, references_in
 from seeknal.pipeline.registry import Registration, clear_registry, registrations
+from seeknal.pipeline.script_header import header_problems
 
 
 def discover(root: Path, files: list[str], answers: BinaryIO, trace: BinaryIO, patience_seconds: float) -> None:
@@ -65,7 +66,11 @@ def _discover_file(root: Path, file: str, syntax: SyntaxCache) -> FoundFile:
         data = path.read_bytes()
         if len(data) > MOST_BYTES:
             raise ValueError(f"is larger than {MOST_BYTES // 1024 // 1024} MiB")
-        module = ModuleSyntax(path, decoded(data))
+        text = decoded(data)
+        lacking = tuple(header_problems(file, text))
+        if lacking:
+            return FoundFile(file, problems=lacking)
+        module = ModuleSyntax(path, text)
         syntax.add(module)
         imported = reach_of_import(syntax, module)
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -98,6 +103,7 @@ def _found_file(
 ) -> FoundFile:
     nodes: list[FoundNode] = []
     problems: list[FoundProblem] = []
+    lost: list[str] = []
     for registration in declared:
         try:
             nodes.append(_found_node(root, module, namespace, registration, syntax))
@@ -109,13 +115,16 @@ def _found_file(
                 key=lambda entry: len(entry.path),
             )
             problems.append(FoundProblem(f"'{shown}' {error}", file, place.line, place.column))
+            lost.append(str(registration.name))
     files = [path for path in imported.others if path.is_file()]
     digests = {path.relative_to(root).as_posix(): _digest(path) for path in [module.path, *files]}
     statements = [entry for entry in imported.nodes() if not _defines(entry)]
     reads_outside = may_read_outside(
         (without_metadata(None, entry) for entry in _without_imports(statements)), frozenset()
     )
-    return FoundFile(file, tuple(nodes), tuple(problems), digests, repeatable=not reads_outside and not problems)
+    return FoundFile(
+        file, tuple(nodes), tuple(problems), digests, repeatable=not reads_outside and not problems, lost=tuple(lost)
+    )
 
 
 def _found_node(

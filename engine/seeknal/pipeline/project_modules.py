@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from seeknal.pipeline.project_files import is_project_file
+from seeknal.pipeline.project_files import is_project_file, put_own_modules_first
 
 PACKAGE = "seeknal_project"
 
@@ -95,6 +95,10 @@ class _Loader(importlib.machinery.SourceFileLoader):
 def prepare_imports(root: Path) -> None:
     """Make the project's modules importable in this process."""
     folder = root / "seeknal"
+    put_own_modules_first()
+    namespace = sys.modules["seeknal"].__path__
+    if str(folder) not in namespace:
+        namespace.append(str(folder))
     hook = _path_hook(root)
     sys.path_hooks.insert(0, hook)
     for place in (folder, root):

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from seeknal.nodes.workbench import Workbench
 
 
+# The value that says who set the variable; Python only asks whether it has one.
+SAFE_PATH = "seeknal-fork-server"
+
+
 class Failure(msgspec.Struct, frozen=True):
     """Why a task failed. ``statement`` and ``offset`` point into the task's SQL; ``file`` names a data file instead."""
 
@@ -63,6 +67,9 @@ def start_worker() -> None:
     """Prepare a worker process: Ctrl-C is the caller's affair, and a caller that dies takes its workers along."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if os.environ.get("PYTHONSAFEPATH") == SAFE_PATH:
+        # Meant for the fork server, not for programs that code of the user's may start.
+        del os.environ["PYTHONSAFEPATH"]
     parent = parent_process()
     if parent is not None:
         sentinel = parent.sentinel

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
@@ -21,7 +22,7 @@ from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Any, Protocol
 
-from seeknal.workflow.worker import close_workbenches, execute_task, start_worker
+from seeknal.workflow.worker import SAFE_PATH, close_workbenches, execute_task, start_worker
 
 # What a fork server imports once, for all workers.
 _PRELOADED = ["duckdb", "seeknal.nodes.registry", "seeknal.nodes.workbench", "seeknal.workflow.workers"]
@@ -127,7 +128,7 @@ class ProcessWorkers:
 class _ForkServerProcess(context.ForkServerProcess):
     @staticmethod
     def _Popen(process: BaseProcess) -> Any:
-        with _without_main():
+        with _without_main(), _safe_path():
             return context.ForkServerProcess._Popen(process)
 
 
@@ -155,6 +156,22 @@ def _without_main() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
+
+
+@contextlib.contextmanager
+def _safe_path() -> Iterator[None]:
+    """Let a fork server that starts here not look for modules in the folder where it starts.
+
+    That is a project's folder as a rule, and what is in it has names of its own.
+    """
+    if os.environ.get("PYTHONSAFEPATH"):
+        yield
+        return
+    os.environ["PYTHONSAFEPATH"] = SAFE_PATH
+    try:
+        yield
+    finally:
+        del os.environ["PYTHONSAFEPATH"]
 
 
 def _context() -> context.BaseContext:
