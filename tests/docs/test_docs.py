@@ -41,6 +41,7 @@ README = ROOT / "README.md"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 ARCHITECTURE = ROOT / "docs/architecture.md"
 GUIDE = ROOT / "docs/guides/environments.md"
+HISTORY = ROOT / "docs/guides/history.md"
 CLI_REFERENCE = ROOT / "docs/reference/cli.md"
 NODES_REFERENCE = ROOT / "docs/reference/nodes.md"
 TESTING_GUIDE = ROOT / "docs/guides/testing.md"
@@ -339,7 +340,7 @@ def call_seeknal(arguments: list[str], folder: Path) -> str:
     return stream.buffer.getvalue().decode()
 
 
-@pytest.mark.parametrize("page", [README, GUIDE], ids=page_name)
+@pytest.mark.parametrize("page", [README, GUIDE, HISTORY], ids=page_name)
 def test_sessions_print_what_they_show(page: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()

@@ -1,4 +1,4 @@
-"""`seeknal env`: plan, apply, promote, list, delete and clean up environments."""
+"""`seeknal env`: plan, apply, promote, list, look back at, delete and clean up environments."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from seeknal.cli.console import Console, print_document, table
+from seeknal.cli.history_command import history, pin, unpin
 from seeknal.cli.options import (
     json_option,
     open_project,
@@ -24,7 +25,7 @@ from seeknal.errors import RefusedError, UsageError
 
 @click.group()
 def env() -> None:
-    """Plan, apply, promote, list, delete and clean up environments."""
+    """Plan, apply, promote, list, look back at, delete and clean up environments."""
 
 
 @env.command("plan")
@@ -160,6 +161,11 @@ def list_(as_json: bool, project_path: Path | None) -> int:
     for line in table(rows, ["Environment", "Nodes", "Last Updated", "Status"]):
         console.line(line)
     return 0
+
+
+env.add_command(history)
+env.add_command(pin)
+env.add_command(unpin)
 
 
 @env.command("delete")

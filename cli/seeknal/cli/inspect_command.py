@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("-s", "--schema", "schema_only", is_flag=True, help="Show the columns only.")
 @click.option("--list", "list_all", is_flag=True, help="List all nodes that have an output (also without NODE).")
 @click.option("--failed", is_flag=True, help="Show what failed its checks, and the rows; without NODE, list it.")
-@click.option("--env", "env_name", metavar="NAME", default="prod", help="The environment. [default: production]")
+@click.option("--env", "env_name", metavar="NAME", default="prod", help="The environment, or NAME@MOMENT.")
 @project_option
 def inspect(
     node: str | None,
@@ -57,7 +57,7 @@ def inspect(
         return 0
     node_id = outputs.find(node)
     if not _is_executed(node_id):
-        console.heading(f"{node_id} ({outputs.shown})")
+        console.heading(f"{node_id} ({outputs.label})")
         console.line("  Not executed: kept in the manifest for other tools")
     elif node_id in outputs.tables:
         _show_table(outputs, node_id, console, limit, schema_only)
@@ -102,7 +102,7 @@ def _show_failed(project: Any, node: str | None, env_name: str, limit: int) -> N
 
 
 def _list(outputs: Outputs, console: Console) -> None:
-    console.heading(f"Stored Outputs: {outputs.shown}")
+    console.heading(f"Stored Outputs: {outputs.label}")
     rows = [
         [node_id, "not executed", "-", "-"]
         if not _is_executed(node_id)
@@ -151,6 +151,9 @@ def _show_files(project: Any, outputs: Outputs, node_id: str, console: Console) 
 
     _head(outputs, node_id, console)
     console.line()
+    if outputs.moment:
+        console.line("  A state of the past: what it delivered may have been replaced since")
+        return
     delivered = outputs.store.read_deliveries(outputs.shown).nodes.get(node_id, {})
     if not delivered:
         console.line("  Not delivered: its files are in the store only")
@@ -182,7 +185,7 @@ def _head(outputs: Outputs, node_id: str, console: Console) -> None:
 
     entry = outputs.nodes[node_id]
     artifact = entry.artifact
-    console.heading(f"{node_id} ({outputs.shown})")
+    console.heading(f"{node_id} ({outputs.label})")
     console.line(f"  Rows:    {artifact.row_count:,}")
     if artifact.parts:
         console.line(f"  Columns: {len(artifact.columns)}")

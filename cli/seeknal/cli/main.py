@@ -21,7 +21,12 @@ COMMANDS = {
     "parse": ("seeknal.cli.plan_command", "parse", "Check the project and write its manifest (like plan)."),
     "run": ("seeknal.cli.run_command", "run", "Execute the pipeline."),
     "promote": ("seeknal.cli.promote_command", "promote", "Make an environment's state production's."),
-    "env": ("seeknal.cli.env_command", "env", "Plan, apply, promote, list, delete and clean up environments."),
+    "rollback": ("seeknal.cli.rollback_command", "rollback", "Let an environment go back to an earlier state."),
+    "env": (
+        "seeknal.cli.env_command",
+        "env",
+        "Plan, apply, promote, look back at, delete and clean up environments.",
+    ),
     "diff": ("seeknal.cli.diff_command", "diff", "Compare the project's files with production."),
     "repl": ("seeknal.cli.repl_command", "repl", "Query an environment's tables with SQL."),
     "store": ("seeknal.cli.store_command", "store", "Verify and repair the store."),

@@ -37,7 +37,7 @@ SQL ends with a semicolon. Tables are kind.name, kind_name and, where only one c
 
 @click.command()
 @click.option("-e", "--exec", "sql", metavar="SQL", help="Run one statement and stop; - reads it from stdin.")
-@click.option("--env", "env_name", metavar="NAME", default="prod", help="The environment. [default: production]")
+@click.option("--env", "env_name", metavar="NAME", default="prod", help="The environment, or NAME@MOMENT.")
 @click.option(
     "-f",
     "--format",
@@ -158,6 +158,8 @@ def _stdout(form: str) -> TextIO:
 
 def _tell_whose(reader: TableReader) -> None:
     outputs = reader.outputs
+    if outputs.moment:
+        click.echo(f"'{outputs.label}' is snapshot {outputs.snapshot[:12]}", err=True)
     if outputs.shown != outputs.environment:
         click.echo(f"environment '{outputs.environment}' was not applied yet; these are production's tables", err=True)
 
@@ -176,7 +178,7 @@ class _Session:
 
     def run(self) -> int:
         outputs = self.reader.outputs
-        click.echo(f"{len(outputs.tables)} tables of '{outputs.shown}'; read only. .help shows what to type.", err=True)
+        click.echo(f"{len(outputs.tables)} tables of '{outputs.label}'; read only. .help shows what to type.", err=True)
         _tell_whose(self.reader)
         with contextlib.suppress(ImportError):
             self._complete_names()

@@ -87,8 +87,9 @@ def move_to_tree(
     *,
     expected_head: str | None,
     base: str | None,
-    promoted_from: str,
+    promoted_from: str | None,
     reason: str,
+    restores: str | None = None,
     listener: Listener = silent,
 ) -> str:
     """Make an environment stand at another snapshot's tree: one small object and one ref, at any size.
@@ -107,6 +108,7 @@ def move_to_tree(
             run_id=source.run_id,
             base=base,
             promoted_from=promoted_from,
+            restores=restores,
         )
     )
     store.sync()

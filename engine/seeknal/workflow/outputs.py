@@ -1,7 +1,7 @@
 """Outputs: what an environment holds, node by node, for whoever wants to look at it.
 
-An environment shows the tree that its ref stands at. One that was planned and never applied has none of its own yet and
-shows production's.
+An environment shows the tree that its ref stands at, or stood at earlier (``prod@3``, see
+:mod:`seeknal.workflow.moments`). One that was planned and never applied has none of its own yet and shows production's.
 """
 
 from __future__ import annotations
@@ -9,20 +9,31 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from seeknal.dag.names import PRODUCTION, did_you_mean, environment_name
+from seeknal.dag.names import PRODUCTION, did_you_mean
 from seeknal.errors import NotFoundError, SeeknalError
 from seeknal.store.objects import Artifact, TreeEntry
 from seeknal.store.store import Store
+from seeknal.workflow.moments import find_moment, split_moment
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """The stored outputs that an environment shows. ``shown`` is the environment they belong to."""
+    """The stored outputs that an environment shows. ``shown`` is the environment they belong to.
+
+    ``snapshot`` is the digest of the state that they are; ``moment`` says which was asked for, empty for the current.
+    """
 
     store: Store
     environment: str
     shown: str
     nodes: dict[str, TreeEntry]
+    snapshot: str = ""
+    moment: str = ""
+
+    @property
+    def label(self) -> str:
+        """What to call what is shown: the environment, with the moment where it is not the current one."""
+        return f"{self.shown}@{self.moment}" if self.moment else self.shown
 
     @cached_property
     def tables(self) -> dict[str, Artifact]:
@@ -43,23 +54,29 @@ class Outputs:
         if found:
             raise SeeknalError(f"'{name}' may mean {' or '.join(found)}", hint="write kind.name")
         hint = did_you_mean(name, self.nodes) or "`seeknal inspect` lists all there are"
-        raise NotFoundError(f"environment '{self.shown}' has no output of '{name}'", hint=hint)
+        raise NotFoundError(f"environment '{self.label}' has no output of '{name}'", hint=hint)
 
 
 def read_outputs(store: Store, environment: str = PRODUCTION) -> Outputs:
-    """Read which outputs an environment shows.
+    """Read which outputs an environment shows, at an earlier moment where the name has one: ``prod@3``.
 
-    Raises NameNotAllowedError, NotFoundError where there is no such environment or nothing was run yet, StoreError.
+    Raises NameNotAllowedError, UsageError for what is no moment, NotFoundError where there is no such environment or
+    moment or nothing was run yet, StoreError.
     """
-    name = environment_name(environment)
-    head = store.head(name)
+    name, moment = split_moment(environment)
+    if moment:
+        found = find_moment(store, name, moment)
+        return Outputs(store, name, name, store.read_tree(found.snapshot.tree).nodes, found.digest, moment)
+    digest = store.refs.read(name)
+    head = None if digest is None else store.read_snapshot(digest)
     shown = name
     if head is None and name != PRODUCTION:
         if store.read_environment(name) is None:
             hint = did_you_mean(name, store.environment_names()) or f"make it with `seeknal plan {name}`"
             raise NotFoundError(f"Environment '{name}' not found", hint=hint)
-        shown, head = PRODUCTION, store.head(PRODUCTION)
+        shown, digest = PRODUCTION, store.refs.read(PRODUCTION)
+        head = None if digest is None else store.read_snapshot(digest)
     if head is None:
         command = "seeknal run" if name == PRODUCTION else f"seeknal run --env {name}"
         raise NotFoundError(f"environment '{name}' has no outputs yet", hint=f"make them with `{command}`")
-    return Outputs(store, name, shown, store.read_tree(head.tree).nodes)
+    return Outputs(store, name, shown, store.read_tree(head.tree).nodes, digest or "")

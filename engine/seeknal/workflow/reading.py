@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,10 @@ class TableReader:
             kind, _, name = node_id.partition(".")
             for alias in (f"{kind}_{name}".lower(), name.lower()):
                 self._names.setdefault(alias, []).append(node_id)
+        # While this is open, garbage collection leaves alone what it may still read.
+        self._leases = ExitStack()
+        lease = self._leases.enter_context(outputs.store.leases.hold("reading", only_reading=True))
+        lease.protect(outputs.snapshot)
 
     @classmethod
     def open(cls, store: Store, environment: str = PRODUCTION, *, writable: Path | None = None) -> TableReader:
@@ -83,6 +88,7 @@ class TableReader:
         self._stop()
         self._thread.shutdown()
         self._connection.close()
+        self._leases.close()
 
     def names(self) -> list[str]:
         """Every name that a table can be asked for by: ids first, then the short names."""

@@ -52,15 +52,21 @@ class LiveLease(msgspec.Struct, frozen=True):
 class Lease:
     """A lease that this process holds; see :meth:`Leases.hold`."""
 
-    def __init__(self, leases: Leases, descriptor: int | None) -> None:
+    def __init__(self, leases: Leases, descriptor: int | None, *, only_reading: bool = False) -> None:
         self._leases = leases
         self._descriptor = descriptor
+        self._only_reading = only_reading
 
     def protect(self, snapshot: str) -> None:
         """Keep a snapshot, and all that it needs, while the lease lasts. Look only afterwards whether it is there."""
-        if self._descriptor is not None:
+        if self._descriptor is None:
+            return
+        try:
             with self._leases.using():
                 os.write(self._descriptor, f"{snapshot}\n".encode())
+        except OSError:
+            if not self._only_reading:
+                raise
 
 
 class Leases:
@@ -99,7 +105,7 @@ class Leases:
         key = str(self._folder)
         self._held[key] += 1
         try:
-            yield Lease(self, descriptor)
+            yield Lease(self, descriptor, only_reading=only_reading)
         finally:
             self._held[key] -= 1
             with contextlib.suppress(OSError):

@@ -96,7 +96,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     ``manifest`` is the manifest's SHA-256 fingerprint (64 digits). ``parent`` is what the environment held
     before; ``base`` the production snapshot that the environment was planned against; ``promoted_from`` the
-    snapshot whose tree this one took over.
+    snapshot of another environment, ``restores`` the earlier one of this, whose tree this one took over.
     """
 
     environment: str
@@ -109,6 +109,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     run_id: str = ""
     base: str | None = None
     promoted_from: str | None = None
+    restores: str | None = None
 
 
 class EnvironmentPlanRecord(msgspec.Struct, frozen=True):

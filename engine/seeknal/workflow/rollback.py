@@ -1,0 +1,119 @@
+"""Rollback: an environment goes back to a state of its history, by one pointer.
+
+What is written is a new snapshot of a few hundred bytes (the old tree, and as its parent the state that is left) and
+the ref. So a rollback is a move like any other: it stands in the history, and rolling back again takes it back. Nothing
+is computed; production's deliveries are made again from the store.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from seeknal.dag.manifest import Manifest
+from seeknal.dag.names import PRODUCTION
+from seeknal.dag.project import Project
+from seeknal.errors import CorruptObjectError, DeliveryError
+from seeknal.store.history import Moment
+from seeknal.store.objects import Tree
+from seeknal.store.store import Store
+from seeknal.workflow.commit import move_to_tree
+from seeknal.workflow.delivery import deliver
+from seeknal.workflow.events import Listener, Warned, silent
+from seeknal.workflow.moments import find_moment
+from seeknal.workflow.session import environment_lock, read_manifest
+from seeknal.workflow.views import show_environment
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """A rollback that was decided and checked, and not done yet. ``head`` is where the environment stands."""
+
+    environment: str
+    head: Moment
+    head_tree: Tree
+    target: Moment
+    target_tree: Tree
+    manifest: Manifest
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether the environment stands at the same outputs and the same definitions already."""
+        now, then = self.head.snapshot, self.target.snapshot
+        return (now.tree, now.manifest) == (then.tree, then.manifest)
+
+    def changed_nodes(self) -> list[str]:
+        """The nodes that will have another output, or none any more."""
+        return changed_nodes(self.head_tree, self.target_tree)
+
+
+def changed_nodes(before: Tree, after: Tree) -> list[str]:
+    """The nodes that have another output in one tree than in the other, or in one of them none."""
+    changed = [
+        node_id
+        for node_id, entry in after.nodes.items()
+        if node_id not in before.nodes or not before.nodes[node_id].artifact.same_content(entry.artifact)
+    ]
+    return changed + [node_id for node_id in before.nodes if node_id not in after.nodes]
+
+
+def plan_rollback(store: Store, environment: str, moment: str = "1") -> Rollback:
+    """Decide on a rollback to a moment (see :mod:`seeknal.workflow.moments`). Writes nothing.
+
+    Raises NotFoundError where the environment has no such state, StoreError where outputs of it are gone.
+    """
+    head = find_moment(store, environment, "")
+    target = find_moment(store, environment, moment)
+    rollback = Rollback(
+        environment,
+        head,
+        store.read_tree(head.snapshot.tree),
+        target,
+        store.read_tree(target.snapshot.tree),
+        read_manifest(store, target.snapshot.manifest),
+    )
+    _insist_on_whole(store, rollback)
+    return rollback
+
+
+def _insist_on_whole(store: Store, rollback: Rollback) -> None:
+    gone = [node_id for node_id, entry in rollback.target_tree.nodes.items() if not store.is_whole(entry.artifact)]
+    if gone:
+        names = ", ".join(gone[:5]) + (", …" if len(gone) > 5 else "")
+        raise CorruptObjectError(
+            f"'{rollback.environment}' cannot go back to {rollback.target.digest[:12]}: "
+            f"outputs of it are gone from the store: {names}",
+            hint="`seeknal store verify` tells what else is missing",
+        )
+
+
+def execute_rollback(
+    project: Project, store: Store, rollback: Rollback, *, publish: bool = True, listener: Listener = silent
+) -> tuple[str, list[DeliveryError]]:
+    """Move the ref, then the views, then the deliveries. Gives the new snapshot, and what could not be delivered.
+
+    Raises BusyError where a run or a promotion is at work on the environment, PromotionRaceError where it moved since
+    the rollback was decided, StoreError where outputs went away meanwhile.
+    """
+    environment, target = rollback.environment, rollback.target
+    with environment_lock(store, environment, "rollback"), store.leases.hold("rollback") as lease:
+        # In this order: what is there once the lease names it stays there.
+        lease.protect(target.digest)
+        store.read_tree(store.read_snapshot(target.digest).tree)
+        _insist_on_whole(store, rollback)
+        digest = move_to_tree(
+            store,
+            environment,
+            target.snapshot,
+            expected_head=rollback.head.digest,
+            base=None if environment == PRODUCTION else target.snapshot.base,
+            promoted_from=None,
+            restores=target.digest,
+            reason=f"rolled back to {target.digest[:12]}",
+            listener=listener,
+        )
+        for warning in show_environment(project, store, environment, store.read_snapshot(digest)):
+            listener(Warned(warning))
+        if not publish:
+            return digest, []
+        errors = deliver(project, store, environment, rollback.manifest, rollback.target_tree, None, listener)
+        return digest, errors
