@@ -47,8 +47,13 @@ def bind_checks(
         if linked.sql is not None:
             _bind_sql(draft, linked, tables, schemas, binder, declare, found)
         schema = schemas.get(tables[0])
-        if linked.check.family == "profile":
+        if linked.check.family in ("profile", "model"):
+            # Of a model its metrics count too, which stand beside its table.
             found.read(tables[0], None)
+            if linked.check.family == "model" and not tables[0].startswith("model."):
+                place = draft.place(*linked.path)
+                message = f"{draft.id}: {linked.check.type} is a check of models, and {tables[0]} is none"
+                found.problems.append(Problem(message, place))
         elif linked.check.family != "sql":
             # Of a table that is only counted, no column is read.
             names = [schema and real_name(column, schema) for column in linked.check.columns]

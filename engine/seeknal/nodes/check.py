@@ -30,6 +30,8 @@ FAMILIES = {
     "custom_sql": "sql",
     "custom": "sql",
     "profile_check": "profile",
+    **dict.fromkeys((f"min_{name}" for name in ("accuracy", "precision", "recall", "f1_score", "r2")), "model"),
+    **dict.fromkeys((f"max_{name}" for name in ("mse", "mae")), "model"),
 }
 
 
@@ -73,6 +75,8 @@ class Check(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         if self.family == "predicate":
             words = " ".join(self.sql.split())
             return words if len(words) <= 60 else f"{words[:59]}…"
+        if self.family == "model":
+            return self.type
         if self.family == "profile":
             return f"{self.metric}({', '.join(self.columns)})" if self.columns else self.metric
         about = ", ".join(self.columns)

@@ -33,6 +33,7 @@ _KEYS = {
     "predicate": ("value", "column", "columns"),
     "sql": ("sql",),
     "profile": ("column", "columns", "metric", "min", "max", "fail", "warn", "checks"),
+    "model": ("value",),
 }
 _COMMON_KEYS = ("type", "name", "description", "severity", "error_message", "params")
 
@@ -42,6 +43,7 @@ _SHORT = {
     "unique": "columns",
     "sql": "sql",
     "predicate": "value",
+    "model": "value",
 }
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw]?)")
@@ -223,7 +225,8 @@ def _of_mapping(
             raise _Wrong(f"a check of type {type_} needs 'sql'", path, hint)
         yield ParsedCheck(msgspec.structs.replace(check, sql=sql), path, fields.path("sql"))
         return
-    yield ParsedCheck(_filled(check, family, fields, path), path)
+    filled = _of_model(check, fields) if family == "model" else _filled(check, family, fields, path)
+    yield ParsedCheck(filled, path)
 
 
 def _common(fields: _Fields) -> dict[str, Any]:
@@ -268,6 +271,15 @@ def _filled(check: Check, family: str, fields: _Fields, path: Path) -> Check:
         changes["per_row"] = fields.get("per_row") is True
         changes["volatile"] = True
     return msgspec.structs.replace(check, **changes)
+
+
+def _of_model(check: Check, fields: _Fields) -> Check:
+    """The check of a model's metric: at least, or at most, this value. Raises _Wrong."""
+    value, path = fields.first("value")
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise _Wrong(f"{check.type} needs a number", path, f"write `{check.type}: 0.8`")
+    bound, _, metric = check.type.partition("_")
+    return msgspec.structs.replace(check, metric=metric, **{"minimum" if bound == "min" else "maximum": value})
 
 
 def _age(fields: _Fields) -> float:

@@ -9,7 +9,7 @@ An empty table passes, with a note, save where its emptiness is the question: ``
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from seeknal.dag.binding import drop_temporary_objects
@@ -32,7 +32,7 @@ class CheckedTable:
     """The table that checks are about: its name as SQL, its columns with types, its rows.
 
     ``connection`` is one on which that name can be read; ``inputs`` are the names of the tables that the checks' own
-    SQL may mean by position. ``now_seconds`` is the moment, in seconds since 1970.
+    SQL may mean by position. ``now_seconds`` is the moment, in seconds since 1970. ``metrics`` are a model's.
     """
 
     connection: Any
@@ -41,6 +41,7 @@ class CheckedTable:
     row_count: int
     now_seconds: float
     inputs: Sequence[str] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -142,6 +143,7 @@ class _Evaluation:
             "predicate": self._find_by_sql,
             "sql": self._find_by_sql,
             "profile": self._find_in_profile,
+            "model": self._find_in_metrics,
         }[check.family]
         return find(check)
 
@@ -223,6 +225,16 @@ class _Evaluation:
         note = f"{check.label} is {'NULL' if row[0] is None else row[0]}"
         query = f"SELECT * FROM {self._table.name} WHERE {of_column(check)}" if check.columns else ""
         return _Finding(int(row[1]), query, f"{note}, {_metric_bounds(check)}", note)
+
+    def _find_in_metrics(self, check: Check) -> _Finding:
+        value = self._table.metrics.get(check.metric)
+        if value is None:
+            known = ", ".join(self._table.metrics) or "none"
+            return _Finding(1, message=f"the model has no {check.metric}; its metrics: {known}")
+        low, high = check.minimum, check.maximum
+        wrong = (isinstance(low, (int, float)) and value < low) or (isinstance(high, (int, float)) and value > high)
+        note = f"{check.metric} is {value:.6g}"
+        return _Finding(int(wrong), message=f"{note}, {_metric_bounds(check)}", note=note)
 
     def _sample(self, query: str) -> Sample:
         cursor = self._run(f"SELECT COLUMNS(*)::VARCHAR FROM (\n{query}\n) LIMIT {self._sample_rows}")

@@ -109,7 +109,12 @@ class ModelKind(Kind):
     def verify(
         self, spec: ModelSpec, inputs: Sequence[Mapping[str, str] | None], schema: Mapping[str, str] | None
     ) -> Iterable[FieldProblem]:
-        return columns_of(spec, inputs)[1]
+        columns, problems = columns_of(spec, inputs)
+        yield from problems
+        if columns is not None and columns.dropped:
+            message = f"no numbers, so no features: {', '.join(columns.dropped)}"
+            hint = "make numbers of them in a transform, or name `features`"
+            yield FieldProblem(message, ("inputs",), hint, is_warning=True)
 
     def reads(
         self, spec: ModelSpec, inputs: Sequence[str], schemas: Sequence[Mapping[str, str] | None]

@@ -31,6 +31,9 @@ class Execution:
     def __init__(self, task: Task, bench: Workbench) -> None:
         self._spec = msgspec.convert(task.spec, ModelSpec)
         self._algorithm = ALGORITHMS[self._spec.training.algorithm]
+        if label_position(self._spec) >= len(task.inputs):
+            # What a function gives is the one input.
+            raise NodeFailedError("label_source cannot be joined to rows that a function gives; let it give the label")
         columns, problems = columns_of(self._spec, [dict(table.columns) for table in task.inputs])
         if columns is None:
             raise NodeFailedError(problems[0].message, hint=problems[0].hint)
@@ -138,6 +141,7 @@ class Execution:
             "label": self._columns.label,
             "classes": list(trained.classes),
             "features": list(self._columns.features),
+            "no_features": list(self._columns.dropped),
             "params": training.params,
             "versions": self._algorithm.versions(),
             "warnings": self._warnings(trained),
@@ -145,8 +149,6 @@ class Execution:
 
     def _warnings(self, trained: Trained) -> list[str]:
         found = []
-        if self._columns.dropped:
-            found.append(f"no numbers, so no features: {', '.join(self._columns.dropped)}")
         lacking, total = trained.rows["incomplete"], trained.rows["total"]
         if lacking:
             found.append(f"{lacking:,} of {total:,} rows lack a feature: no prediction")

@@ -70,7 +70,8 @@ class RuleKind(Kind):
         bench.make_views(connection, task)
         checked = task.inputs[0]
         names = [quoted_node(table.node_id) for table in task.inputs]
-        table = CheckedTable(connection, names[0], dict(checked.columns), checked.row_count, time.time(), names)
+        columns, metrics = dict(checked.columns), checked.metadata.get("metrics", {})
+        table = CheckedTable(connection, names[0], columns, checked.row_count, time.time(), names, metrics)
         results = evaluate(task.checks, table)
         if any(result.failed_for_good for result in results):
             raise ChecksFailed(results)

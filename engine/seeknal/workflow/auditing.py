@@ -105,7 +105,8 @@ def _evaluate(
     connection = bench.hermetic_connection(1, 0)
     names = [bench.make_view(connection, bench.input_table(node_id, artifact)) for node_id, artifact in tables]
     checked = tables[0][1]
-    table = CheckedTable(connection, names[0], checked.schema(), checked.row_count, now_seconds, names)
+    metrics = checked.metadata.get("metrics", {})
+    table = CheckedTable(connection, names[0], checked.schema(), checked.row_count, now_seconds, names, metrics)
     return evaluate(checks, table, sample_rows=sample_rows)
 
 

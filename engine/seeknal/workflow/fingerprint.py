@@ -59,7 +59,7 @@ def fingerprint(
 
 def checks_key(engine: str, checks: Sequence[Check], artifact: Artifact) -> str:
     """Compute a key of checks and the content that they are about, as 32 hexadecimal digits."""
-    content = [artifact.row_count, list(artifact.columns), [part.digest for part in artifact.parts]]
+    content = [artifact.row_count, list(artifact.columns), [blob.digest for blob in artifact.blobs()]]
     return xxhash.xxh3_128_hexdigest(_encoder.encode(["checks", engine, [check.said() for check in checks], content]))
 
 

@@ -165,7 +165,8 @@ def _check_output(task: Task, artifact: Artifact, bench: Workbench) -> tuple[Che
 
     connection = bench.hermetic_connection(task.threads, task.memory_limit_bytes)
     name = bench.make_view(connection, bench.input_table(task.node_id, artifact))
-    table = CheckedTable(connection, name, artifact.schema(), artifact.row_count, time.time(), [name])
+    metrics = artifact.metadata.get("metrics", {})
+    table = CheckedTable(connection, name, artifact.schema(), artifact.row_count, time.time(), [name], metrics)
     results = evaluate(task.checks, table)
     if any(result.failed_for_good for result in results):
         raise ChecksFailed(results)

@@ -147,10 +147,12 @@ def test_numbers_are_features_keys_and_label_are_not_and_the_rest_is_dropped_wit
     run(root)
     said = report(root)
     assert said["features"] == ["age", "spent", "active", "value"]
-    assert said["warnings"] == [
-        "no numbers, so no features: country",
-        "3 of 60 rows lack a feature: no prediction",
-    ]
+    assert said["no_features"] == ["country"]
+    assert said["warnings"] == ["3 of 60 rows lack a feature: no prediction"]
+    with Session.open(Project.open(root)) as session:
+        assert [warning.message for warning in session.compiled.parsed.warnings] == [
+            "model.m: no numbers, so no features: country"
+        ]
     assert said["rows"] == {"total": 60, "trained": 45, "tested": 12, "without_label": 0, "incomplete": 3}
 
 
@@ -397,6 +399,70 @@ def test_texts_that_look_like_numbers_stay_texts(tmp_path: Path) -> None:
     root = project(tmp_path, codes, model(label_column="code", inputs="[transform.t]"), data=data)
     run(root)
     assert {row[1] for row in rows(root)} == {"000", "001"}
+
+
+# tests of a model
+
+
+def test_a_model_that_is_not_good_enough_fails_and_production_keeps_the_one_before(tmp_path: Path) -> None:
+    root = project(tmp_path, model())
+    run(root)
+    before = (root / "target/models/m_random_forest.skops").resolve()
+    worse = model(features=["age"], params={"max_depth": 1}) + "tests: [{min_accuracy: 0.99}]\n"
+    write(root, "seeknal/nodes.yml", f"{CUSTOMERS}---\n{worse}")
+    said = problem(root)
+    assert "min_accuracy: accuracy is 0." in said
+    assert "and at least 0.99 is expected" in said
+    assert (root / "target/models/m_random_forest.skops").resolve() == before
+    # Asked for less, the same model will do; it is checked, not trained again.
+    write(root, "seeknal/nodes.yml", f"{CUSTOMERS}---\n{worse.replace('0.99', '0.1')}")
+    (outcome,) = [node for node in run(root).nodes if node.node_id == "model.m"]
+    assert outcome.status in ("success", "cached")
+    assert (root / "target/models/m_random_forest.skops").resolve() != before
+
+
+@pytest.mark.parametrize(
+    ("test", "said"),
+    [
+        ("{min_r2: 0.1}", "the model has no r2; its metrics: accuracy, precision, recall, f1_score"),
+        ("{min_accuracy: high}", "min_accuracy needs a number"),
+        ("{min_acuracy: 0.8}", "did you mean 'min_accuracy'"),
+    ],
+)
+def test_a_test_that_means_no_metric_is_said_in_one_line(tmp_path: Path, test: str, said: str) -> None:
+    assert said in problem(project(tmp_path, f"{model()}tests: [{test}]\n"))
+
+
+def test_metrics_of_what_is_no_model_are_refused_when_planning(tmp_path: Path) -> None:
+    node = "kind: transform\nname: t\ntransform: FROM source.customers\ntests: [{min_accuracy: 0.8}]\n"
+    assert "min_accuracy is a check of models, and transform.t is none" in problem(project(tmp_path, node))
+
+
+# rows that a function gives
+
+FUNCTION = """
+from seeknal.pipeline import model
+
+
+@model(name="m", training={training}, output_columns=["stays"])
+def m(ctx):
+    rows = ctx.ref("source.customers")
+    return rows[rows["spent"] > 50]
+"""
+
+
+def test_a_model_learns_from_the_rows_that_a_function_gives(tmp_path: Path) -> None:
+    root = project(tmp_path)
+    training = {"algorithm": "svm", "label_column": "stays", "features": ["spent", "value"]}
+    write(root, "seeknal/m.py", FUNCTION.replace("{training}", repr(training)))
+    result = projects.run(root)
+    assert result.status == "success", [str(problem) for problem in result.problems()]
+    spent = duckdb.sql(f"SELECT count(*) FROM '{root}/customers.csv' WHERE spent > 50").fetchall()[0][0]
+    assert report(root, "m_svm")["rows"]["total"] == len(rows(root)) == spent
+    labels = {**training, "label_source": "source.customers"}
+    write(root, "seeknal/m.py", FUNCTION.replace("{training}", repr(labels)))
+    (problem_,) = projects.run(root).problems()
+    assert "label_source cannot be joined to rows that a function gives" in str(problem_)
 
 
 # the file
