@@ -430,7 +430,7 @@ def test_a_name_that_nothing_has_or_may_have_is_refused(
         (("promot", "dev"), "No such command 'promot'. Did you mean 'promote'"),
         (("env", "lst"), "No such command 'lst'. Did you mean 'list'?"),
         (("run", "--ful"), "No such option '--ful'. Did you mean '--full'?"),
-        (("env", "apply", "dev", "--dryrun"), "No such option '--dryrun'. Did you mean '--dry-run'?"),
+        (("env", "apply", "dev", "--dryrun"), "No such option '--dryrun'. (Did you mean one of: '--dry-run'"),
         (("promote",), "Missing argument 'ENV'"),
         (("run", "everything"), "Got unexpected extra argument (everything)"),
         (("run", "--max-workers", "0"), "0 is not in the range"),

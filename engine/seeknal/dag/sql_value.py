@@ -80,7 +80,7 @@ def _in_quotes(value: Any, name: str, quote: str) -> str:
     text = _plain(value, name)
     if _SEVERAL.search(text):
         raise TemplateError(
-            f"{{{{ {name} }}}} holds quotes with a comma between them, and in quotes it is one text: {_shown(text)}",
+            f"{{{{ {name} }}}} holds quotes around a comma, and in quotes it is one text: {_shown(text, name)}",
             "for several texts write IN ({{ names|literal }}), without quotes around it and without join",
         )
     if quote.startswith("'"):
@@ -92,7 +92,8 @@ def _in_quotes(value: Any, name: str, quote: str) -> str:
     if re.fullmatch(r"[\w .,:/-]*", text):
         return text
     raise TemplateError(
-        f"the value of {{{{ {name} }}}} cannot stand in this kind of string: {_shown(text)}", "use plain quotes: '…'"
+        f"the value of {{{{ {name} }}}} cannot stand in this kind of string: {_shown(text, name)}",
+        "use plain quotes: '…'",
     )
 
 
@@ -125,7 +126,7 @@ def _part_of_a_word(value: Any, name: str, before: str, after: str) -> str:
     if _WORD.fullmatch(text) and not {before, after} & {"'", '"', "$"}:
         return text
     raise TemplateError(
-        f"{{{{ {name} }}}} touches what stands beside it, and its value is no part of a name: {_shown(text)}",
+        f"{{{{ {name} }}}} touches what stands beside it, and its value is no part of a name: {_shown(text, name)}",
         "only letters, digits and '_' can be part of a name",
     )
 
@@ -163,7 +164,7 @@ def _text_on_its_own(text: str, name: str) -> str:
         return text
     raise TemplateError(
         f"the value of {{{{ {name} }}}} is not the project's own, and outside of quotes it may only be a number, "
-        f"a truth value, a date or a name: {_shown(text)}",
+        f"a truth value, a date or a name: {_shown(text, name)}",
         f"as text write '{{{{ {name} }}}}' or {{{{ {name}|literal }}}}, as a name {{{{ {name}|identifier }}}}",
     )
 
@@ -187,5 +188,8 @@ def _refuse_nul(text: str, name: str) -> None:
         raise TemplateError(f"{{{{ {name} }}}} holds the character U+0000")
 
 
-def _shown(text: str) -> str:
+def _shown(text: str, name: str) -> str:
+    if name.startswith("env:"):
+        # It may be a secret, and messages are kept.
+        return "(not shown)"
     return repr(text if len(text) <= 60 else text[:59] + "…")

@@ -198,6 +198,13 @@ def test_a_param_made_of_foreign_text_is_foreign(monkeypatch: pytest.MonkeyPatch
     assert "is not the project's own" in problem("SELECT {{ y.a[0] }}", own={"y": {"a": ["{{ env:SHOP_REGION }}"]}})
 
 
+def test_the_value_of_an_environment_variable_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHOP_SECRET", "s3cr et")
+    for text in ("SELECT {{ env:SHOP_SECRET }}", "SELECT a_{{ env:SHOP_SECRET }}"):
+        assert "s3cr" not in problem(text)
+        assert "(not shown)" in problem(text)
+
+
 def test_a_choice_between_the_projects_own_texts_is_the_projects_own() -> None:
     text = "SELECT 1 ORDER BY 1 {{ 'DESC NULLS LAST' if x == 'newest' else 'ASC' }}"
     assert sql(text, {"x": "newest"}) == "SELECT 1 ORDER BY 1 DESC NULLS LAST"

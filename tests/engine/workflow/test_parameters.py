@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import given as given_values
+from hypothesis import settings
 from hypothesis import strategies as st
 
-from seeknal.dag.parameters import GivenParameters
+from seeknal.dag.parameters import GivenParameters, given_parameters
 from seeknal.dag.project import Project
+from seeknal.errors import StalePlanError
+from seeknal.workflow.environment import EnvironmentManager
 from seeknal.workflow.results import RunOptions
 from seeknal.workflow.session import Session
 from tests.engine.workflow.projects import transform, write_project
@@ -29,7 +33,7 @@ def fingerprints(root: Path, values: dict[str, str], run_id: str) -> dict[str, s
 
 
 @settings(max_examples=12, deadline=None)
-@given(st.lists(st.sets(st.sampled_from(NAMES)), min_size=1, max_size=3), VALUES, VALUES)
+@given_values(st.lists(st.sets(st.sampled_from(NAMES)), min_size=1, max_size=3), VALUES, VALUES)
 def test_a_parameter_changes_the_fingerprints_of_the_nodes_that_use_it_and_of_no_others(
     uses: list[set[str]], before: dict[str, str], after: dict[str, str]
 ) -> None:
@@ -47,3 +51,14 @@ def test_a_parameter_changes_the_fingerprints_of_the_nodes_that_use_it_and_of_no
         node_id = f"transform.n{index}"
         same = all(before[name] == after[name] for name in used)
         assert (first[node_id] == second[node_id]) is same
+
+
+def test_an_environment_is_planned_and_applied_with_parameters_from_python(tmp_path: Path) -> None:
+    root = write_project(tmp_path, {"seeknal/a.yml": transform("a", "SELECT {{ today }} AS day, '{{ x }}' AS x")})
+    manager = EnvironmentManager(root / "target")
+    given = given_parameters(date="2024-01-31", params={"x": "O'Hara"})
+    assert manager.plan("dev", given=given).parameters == {"date": "2024-01-31", "params": {"x": "O'Hara"}}
+    assert manager.apply("dev", parallel=False).success
+    with pytest.raises(StalePlanError, match="other parameters"):
+        manager.apply("dev", parallel=False, given=given_parameters(date="2024-02-01", params={"x": "O'Hara"}))
+    assert manager.apply("dev", parallel=False, given=given).result.executed == 0
