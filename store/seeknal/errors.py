@@ -40,11 +40,15 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong: what, where, and the way out (``hint``, may be empty)."""
+    """One thing that is wrong: what, where, and the way out (``hint``, may be empty).
+
+    ``field`` leads to the field of a node that it is about, for whoever knows where that stands.
+    """
 
     message: str
     place: Place | None = None
     hint: str = ""
+    field: tuple[str | int, ...] = ()
 
     def __str__(self) -> str:
         where = f"{self.place}: " if self.place else ""
@@ -56,15 +60,18 @@ class SeeknalError(Exception):
 
     exit_code = 1
 
-    def __init__(self, message: str, *, place: Place | None = None, hint: str = "") -> None:
+    def __init__(
+        self, message: str, *, place: Place | None = None, hint: str = "", field: tuple[str | int, ...] = ()
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.place = place
         self.hint = hint
+        self.field = field
 
     def problems(self) -> list[Problem]:
         """List what went wrong, one entry per line that a person should read."""
-        return [Problem(self.message, self.place, self.hint)]
+        return [Problem(self.message, self.place, self.hint, self.field)]
 
     def __str__(self) -> str:
         return "\n".join(str(problem) for problem in self.problems())

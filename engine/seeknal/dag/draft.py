@@ -136,7 +136,7 @@ class Draft:
             return self.place()
         if offset is not None and self.sql is not None:
             offset = self.sql.original_offset(offset)
-        return self.place_in_text(self.query.path, self.query.offset_in_field(offset))
+        return self.place_in_text(*self.query.field_at(offset))
 
     def type_problem(self, path: tuple[str | int, ...], message: str) -> Problem:
         """Make a problem of what msgspec says about the type of the value at a path, or of one inside it."""

@@ -226,6 +226,7 @@ def _of_node(draft: Draft, problem: Problem) -> Problem:
     if problem.place is not None:
         return Problem(f"{draft.id}: {problem.message}", problem.place, problem.hint)
     path: tuple[Any, ...] = next(((key,) for key in ("table", "path", "transform") if key in draft.fields), ())
+    path = problem.field or path
     return Problem(f"{draft.id}: {problem.message}", draft.place(*path), problem.hint)
 
 

@@ -163,6 +163,15 @@ class Linker:
             connection.close()
 
     def _audits(self, draft: Draft) -> Iterable[ParsedCheck]:
+        for found in self._said_audits(draft):
+            if isinstance(found, FieldProblem):
+                self._report(found.message, draft.place(*found.path), found.hint)
+            else:
+                yield found
+
+    def _said_audits(self, draft: Draft) -> Iterable[ParsedCheck | FieldProblem]:
+        if draft.spec is not None:
+            yield from draft.implementation.audits(draft.spec)
         for key in AUDIT_FIELDS:
             entries = draft.values.get(key)
             if not isinstance(entries, list) or not entries:
@@ -171,11 +180,7 @@ class Linker:
                 message = f"'{key}' are checks of a node's rows, and a node of kind {draft.kind} has none"
                 self._report(message, draft.place(key), "give them to its input, or make a rule of them")
                 continue
-            for found in checks_of_list(key, entries):
-                if isinstance(found, FieldProblem):
-                    self._report(found.message, draft.place(*found.path), found.hint)
-                else:
-                    yield found
+            yield from checks_of_list(key, entries)
 
     def _link_check(self, draft: Draft, parsed: ParsedCheck, own: str | None, connection: Any) -> LinkedCheck:
         """Link a check of a node's inputs, or of its ``own`` output."""

@@ -51,10 +51,12 @@ class AggregationKind(Kind):
 
     def query(self, spec: AggregationSpec, inputs: Sequence[str]) -> Query:
         if spec.transform is None:
-            return Query(compile_sql(spec, quoted_node(inputs[0]) if inputs else "input_0"))
+            text = compile_sql(spec, quoted_node(inputs[0]) if inputs else "input_0")
+            return Query(text, parts=_conditions(spec, text))
         # On lines of its own, so that a comment at the end of the user's text ends there.
         text = compile_sql(spec, f"(\n{spec.transform}\n)")
-        return Query(text, ("transform",), text.index(spec.transform), len(spec.transform))
+        start = text.index(spec.transform)
+        return Query(text, ("transform",), start, len(spec.transform), parts=_conditions(spec, text))
 
     def verify(
         self, spec: AggregationSpec, inputs: Sequence[Mapping[str, str] | None], schema: Mapping[str, str] | None
@@ -85,3 +87,14 @@ def _columns(spec: AggregationSpec) -> Iterator[tuple[str, tuple[str | int, ...]
             yield feature.column, ("features", index, "column")
         elif not only_conditions:
             yield feature.name, ("features", index, "name")
+
+
+def _conditions(spec: AggregationSpec, text: str) -> tuple[tuple[int, int, tuple[str | int, ...]], ...]:
+    """Where the conditions that the user wrote stand in the SQL: on lines of their own."""
+    found = []
+    for index, feature in enumerate(spec.features):
+        for number, since in enumerate(feature.since):
+            start = text.find(f"\n{since.condition}\n") + 1
+            if start:
+                found.append((start, len(since.condition), ("features", index, "since", number, "condition")))
+    return tuple(found)

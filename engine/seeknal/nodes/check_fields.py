@@ -47,6 +47,7 @@ _SHORT = {
 }
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw]?)")
+_AGE_FORM = "write 30s, 15m, 24h, 7d, or seconds"
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
@@ -89,6 +90,27 @@ def checks_of_list(field: str, entries: Iterable[Any]) -> Iterator[ParsedCheck |
     """The checks of an ``audits`` or ``tests`` field."""
     for index, entry in enumerate(entries):
         yield from _checks_of(entry, (field, index), {})
+
+
+def checks_of_freshness(
+    field: str, column: str | None, ages: Mapping[str, str | int | float | None]
+) -> Iterator[ParsedCheck | FieldProblem]:
+    """The checks of a source's ``freshness`` field: how old the newest ``column`` may be, by severity's word."""
+    for key, age in ages.items():
+        if age is None:
+            continue
+        path: Path = (field, key)
+        seconds = _seconds(age)
+        if seconds is None:
+            yield FieldProblem(f"'{key}' is no age", path, _AGE_FORM)
+        elif column is None:
+            yield FieldProblem(f"'{key}' needs 'time_column'", path, "name the column with the time of each row")
+        else:
+            severity = "warn" if key.startswith("warn") else "error"
+            check = Check(
+                type="freshness", columns=(column,), severity=severity, max_age_seconds=seconds, volatile=True
+            )
+            yield ParsedCheck(check, path)
 
 
 def _checks_of(entry: Any, path: Path, params: Mapping[str, Any]) -> Iterator[ParsedCheck | FieldProblem]:
@@ -284,10 +306,15 @@ def _of_model(check: Check, fields: _Fields) -> Check:
 
 def _age(fields: _Fields) -> float:
     value, path = fields.first("max_age")
-    match = _AGE.fullmatch(str(value).strip()) if not isinstance(value, bool) and value is not None else None
-    if match is None:
-        raise _Wrong("freshness needs 'max_age'", path, "write 30s, 15m, 24h, 7d, or seconds")
-    return float(match[1]) * _SECONDS[match[2]]
+    seconds = _seconds(value)
+    if seconds is None:
+        raise _Wrong("freshness needs 'max_age'", path, _AGE_FORM)
+    return seconds
+
+
+def _seconds(age: Any) -> float | None:
+    match = _AGE.fullmatch(str(age).strip()) if not isinstance(age, bool) and age is not None else None
+    return float(match[1]) * _SECONDS[match[2]] if match else None
 
 
 def _predicates(

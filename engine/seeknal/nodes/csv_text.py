@@ -88,41 +88,45 @@ class Head(msgspec.Struct, frozen=True):
 def dialect_of(request: ReadRequest) -> Dialect:
     """Read the dialect from a node's ``params``. Raises ProjectError with every parameter that is wrong."""
     params = request.params
-    problems: list[str] = []
+    problems: list[Problem] = []
+
+    def wrong(name: str, message: str) -> None:
+        problems.append(Problem(message, field=("params", name)))
 
     def text(name: str, default: str, longest: int) -> str:
         value = params.get(name, default)
         if isinstance(value, str) and len(value) <= longest and "\n" not in value and "\r" not in value:
             return value
-        problems.append(f"param '{name}' must be a text of at most {longest} characters, not {value!r}")
+        wrong(name, f"param '{name}' must be a text of at most {longest} characters, not {value!r}")
         return default
 
     if "delim" in params and params.get("delimiter", params["delim"]) != params["delim"]:
-        problems.append("params 'delimiter' and 'delim' differ; they mean the same")
+        wrong("delim", "params 'delimiter' and 'delim' differ; they mean the same")
     given = next((name for name in ("delimiter", "delim") if name in params), "")
     delimiter = text(given or "delimiter", ",", 4).replace("\\t", "\t")
     quote = text("quote", '"', 1)
     escape = text("escape", quote, 1) if quote else ""
     if not (quote + escape).isascii():
-        problems.append("params 'quote' and 'escape' must be ASCII characters")
+        wrong("quote", "params 'quote' and 'escape' must be ASCII characters")
     if not delimiter or (quote and quote in delimiter):
-        problems.append(f"param '{given or 'delimiter'}' must not be empty or hold the quote, it is {delimiter!r}")
+        name = given or "delimiter"
+        wrong(name, f"param '{name}' must not be empty or hold the quote, it is {delimiter!r}")
     header, skip = params.get("header", True), params.get("skip", 0)
     if not isinstance(header, bool):
-        problems.append(f"param 'header' must be true or false, not {header!r}")
+        wrong("header", f"param 'header' must be true or false, not {header!r}")
     if isinstance(skip, bool) or not isinstance(skip, int) or skip < 0:
-        problems.append(f"param 'skip' must be a number of lines, not {skip!r}")
+        wrong("skip", f"param 'skip' must be a number of lines, not {skip!r}")
     named = str(params.get("encoding", "utf-8")).strip().lower().replace("_", "-")
     encoding = _ENCODING_SYNONYMS.get(named, named)
     if encoding not in ENCODINGS:
-        problems.append(f"param 'encoding' must be one of {', '.join(ENCODINGS)}, not {params['encoding']!r}")
+        wrong("encoding", f"param 'encoding' must be one of {', '.join(ENCODINGS)}, not {params['encoding']!r}")
     nulls = params.get("nullstr", [])
     nulls = [nulls] if isinstance(nulls, str) else nulls
     if not isinstance(nulls, list | tuple) or not all(isinstance(value, str) for value in nulls):
-        problems.append(f"param 'nullstr' must be a text or a list of texts, not {nulls!r}")
+        wrong("nullstr", f"param 'nullstr' must be a text or a list of texts, not {nulls!r}")
         nulls = []
     if problems:
-        raise ProjectError(Problem(problem) for problem in problems)
+        raise ProjectError(problems)
     # The empty field stays NULL whatever else is: '' is no number and no date.
     null_texts = tuple(dict.fromkeys(["", *nulls]))
     return Dialect(delimiter, quote, escape, header, skip, encoding, null_texts, bool(given))

@@ -71,16 +71,24 @@ class ExcelTable:
         self._loaded = None
 
     def _check_params(self) -> None:
-        params, problems = self._request.params, []
+        params = self._request.params
+        problems: list[Problem] = []
         header, skip, sheet = params.get("header", True), params.get("skip", 0), params.get("sheet_name")
         if not isinstance(header, bool):
-            problems.append(f"param 'header' must be true or false, not {header!r}")
+            problems.append(
+                Problem(f"param 'header' must be true or false, not {header!r}", field=("params", "header"))
+            )
         if isinstance(skip, bool) or not isinstance(skip, int) or skip < 0:
-            problems.append(f"param 'skip' must be a number of rows, not {skip!r}")
+            problems.append(Problem(f"param 'skip' must be a number of rows, not {skip!r}", field=("params", "skip")))
         if sheet is not None and (isinstance(sheet, bool) or not isinstance(sheet, str | int)):
-            problems.append(f"param 'sheet_name' must be a name, or a number from 0, not {sheet!r}")
+            problems.append(
+                Problem(
+                    f"param 'sheet_name' must be a name, or a number from 0, not {sheet!r}",
+                    field=("params", "sheet_name"),
+                )
+            )
         if problems:
-            raise ProjectError(Problem(problem) for problem in problems)
+            raise ProjectError(problems)
 
     def _sheet(self, file: str) -> _Sheet:
         if self._loaded is None or self._loaded[0] != file:

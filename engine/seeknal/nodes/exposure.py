@@ -55,12 +55,18 @@ class ExposureKind(Kind):
             yield FieldProblem(f"unknown exposure type '{spec.type}'", ("type",), hint)
             return
         if not spec.inputs and not spec.depends_on:
-            yield FieldProblem("an exposure needs an input", (), "add `inputs: [{ref: kind.name}]`")
+            yield FieldProblem("an exposure needs an input", ("inputs",), "add `inputs: [{ref: kind.name}]`")
         for name in spec.params:
             # Others are named values for templates.
             if name not in type_.params and nearest(name, type_.params, 1):
                 hint = did_you_mean(name, type_.params)
                 yield FieldProblem(f"unknown param '{name}' of type '{spec.type}'", ("params", name), hint)
+        for name in ("path", "format", "url"):
+            value = spec.params.get(name)
+            if value is not None and not isinstance(value, str):
+                yield FieldProblem(f"'{name}' must be text", ("params", name))
+            elif value is not None and getattr(spec, name) is not None:
+                yield FieldProblem(f"'{name}' is given twice", ("params", name), "keep one of them")
         yield from type_.check(spec, project)
 
     def verify(

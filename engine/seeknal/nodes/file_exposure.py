@@ -34,7 +34,8 @@ class FileExposure:
         yield from self._check_path(spec, project)
         file_format = output_format(spec)
         if file_format not in FILE_FORMATS:
-            yield FieldProblem(f"unknown format '{file_format}'", ("format",), did_you_mean(file_format, FILE_FORMATS))
+            at = ("format",) if spec.format is not None else ("params", "format")
+            yield FieldProblem(f"unknown format '{file_format}'", at, did_you_mean(file_format, FILE_FORMATS))
         else:
             compression = spec.params.get("compression")
             allowed = _COMPRESSIONS[file_format]

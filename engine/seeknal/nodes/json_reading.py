@@ -129,7 +129,8 @@ def _layout(request: ReadRequest) -> str:
     if request.format == FileFormat.JSONL:
         said = "newline"
     if said != "auto" and said not in _LAYOUTS:
-        raise ProjectError([Problem(f"param 'format' must be auto, array or newline, not {said!r}")])
+        message = f"param 'format' must be auto, array or newline, not {said!r}"
+        raise ProjectError([Problem(message, field=("params", "format"))])
     found = {file: _layout_of(request, file, _LAYOUTS.get(said)) for file in request.files}
     kinds = set(found.values())
     if ARRAY in kinds and len(kinds) > 1:

@@ -50,7 +50,8 @@ class FieldProblem:
 class Query:
     """A node's SQL, and which part of it the user wrote: ``text[start:start + length]`` is the field at ``path``.
 
-    ``positions`` are names, lower case, that inputs have in it beside ``input_0`` and the like, each with its index.
+    ``parts`` are further parts that the user wrote, each as start, length and path. ``positions`` are names, lower
+    case, that inputs have in it beside ``input_0`` and the like, each with its index.
     """
 
     text: str
@@ -58,6 +59,16 @@ class Query:
     start: int = 0
     length: int = 0
     positions: tuple[tuple[str, int], ...] = ()
+    parts: tuple[tuple[int, int, tuple[str | int, ...]], ...] = ()
+
+    def field_at(self, offset: int | None) -> tuple[tuple[str | int, ...], int | None]:
+        """The path of the field that an offset in the query lies in, and the offset there; the query's own path and
+        None where it lies in SQL of ours.
+        """
+        for start, length, path in self.parts:
+            if offset is not None and start <= offset <= start + length:
+                return path, offset - start
+        return self.path, self.offset_in_field(offset)
 
     def offset_in_field(self, offset: int | None) -> int | None:
         """Turn an offset in the query into one in the user's field; None where it lies in SQL of ours."""
@@ -156,6 +167,10 @@ class Kind(Protocol):
 
     def checks(self, spec: Any) -> Iterable[ParsedCheck]:
         """The checks of its inputs that executing the node evaluates; ``audits`` and ``tests`` are not among them."""
+        return ()
+
+    def audits(self, spec: Any) -> Iterable[ParsedCheck | FieldProblem]:
+        """The checks of its output that fields of the kind's own mean, beside ``audits`` and ``tests``."""
         return ()
 
     def declared(self, spec: Any) -> dict[str, str] | None:

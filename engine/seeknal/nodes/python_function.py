@@ -24,6 +24,8 @@ from seeknal.nodes.function_call import call_function, function_running
 from seeknal.nodes.function_reference import FunctionReference
 from seeknal.nodes.kind import FieldProblem, InputTable, Kind, Query, Surroundings, Task
 from seeknal.nodes.registry import KINDS
+from seeknal.nodes.source import FreshnessFields
+from seeknal.nodes.transform import OutputFields
 from seeknal.nodes.workbench import QueryFailed, Workbench, file_list, stored_type, table_query
 from seeknal.store.filesystem import write_atomically
 from seeknal.store.objects import Artifact
@@ -44,9 +46,9 @@ class RowsSpec(msgspec.Struct, frozen=True, kw_only=True):
     source: str = "csv"
     table: str = ""
     schema: list[dict[str, Any]] | None = None
-    freshness: dict[str, Any] = {}
+    freshness: FreshnessFields = FreshnessFields()
     transform: str = ""
-    output: dict[str, Any] = {}
+    output: OutputFields = OutputFields()
     inputs: list[Any] = []
     params: dict[str, Any] = {}
 
@@ -88,6 +90,9 @@ class PythonFunction(Kind):
 
     def checks(self, spec: Any) -> Iterable[ParsedCheck]:
         return () if self._gives_output else self._kind.checks(spec)
+
+    def audits(self, spec: Any) -> Iterable[ParsedCheck | FieldProblem]:
+        return spec.freshness.checks() if self._gives_output else self._kind.audits(spec)
 
     def declared(self, spec: Any) -> dict[str, str] | None:
         return None if self._gives_output else self._kind.declared(spec)

@@ -50,7 +50,7 @@ class RuleKind(Kind):
     def check(self, spec: RuleSpec, project: Project) -> Iterable[FieldProblem]:
         # A query can name what it reads itself.
         if not spec.inputs and any(found.check.family != "sql" for found in self.checks(spec)):
-            yield FieldProblem("a rule needs an input", (), "add `inputs: [{ref: kind.name}]`")
+            yield FieldProblem("a rule needs an input", ("inputs",), "add `inputs: [{ref: kind.name}]`")
         for found in checks_of_rule(spec.rule, spec.params):
             if isinstance(found, FieldProblem):
                 yield found

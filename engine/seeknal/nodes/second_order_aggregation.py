@@ -51,9 +51,8 @@ class SecondOrderAggregationKind(Kind):
                 )
             elif len(named) > 1:
                 hint = "join the inputs in a `transform:`, or drop the others"
-                yield FieldProblem(
-                    f"only one node is aggregated, and {' and '.join(named)} are named", ("inputs",), hint
-                )
+                at = ("inputs",) if spec.source is None else ("source",)
+                yield FieldProblem(f"only one node is aggregated, and {' and '.join(named)} are named", at, hint)
 
     def references(self, spec: SecondOrderAggregationSpec) -> Iterable[tuple[str, tuple[str | int, ...]]]:
         if spec.source is not None:
@@ -61,10 +60,12 @@ class SecondOrderAggregationKind(Kind):
 
     def query(self, spec: SecondOrderAggregationSpec, inputs: Sequence[str]) -> Query:
         if spec.transform is None:
-            return Query(compile_sql(spec, quoted_node(inputs[0]) if inputs else "input_0"))
+            text = compile_sql(spec, quoted_node(inputs[0]) if inputs else "input_0")
+            return Query(text, parts=_conditions(spec, text))
         # On lines of its own, so that a comment at the end of the user's text ends there.
         text = compile_sql(spec, f"(\n{spec.transform}\n)")
-        return Query(text, ("transform",), text.index(spec.transform), len(spec.transform))
+        start = text.index(spec.transform)
+        return Query(text, ("transform",), start, len(spec.transform), parts=_conditions(spec, text))
 
     def verify(
         self,
@@ -94,3 +95,16 @@ def _named(spec: SecondOrderAggregationSpec) -> Iterator[str]:
         if isinstance(name, str) and name.lower() not in seen:
             seen.add(name.lower())
             yield name
+
+
+def _conditions(spec: SecondOrderAggregationSpec, text: str) -> tuple[tuple[int, int, tuple[str | int, ...]], ...]:
+    """Where the conditions that the user wrote stand in the SQL: on lines of their own."""
+    found = []
+    for name, feature in spec.features.items():
+        several = isinstance(feature.since, list)
+        for number, since in enumerate(feature.since if isinstance(feature.since, list) else [feature.since]):
+            start = text.find(f"\n{since.condition}\n") + 1 if since is not None and since.condition else 0
+            if start:
+                path = ("features", name, "since", *((number,) if several else ()), "condition")
+                found.append((start, len(since.condition), path))
+    return tuple(found)

@@ -21,6 +21,7 @@ import msgspec
 from seeknal.dag.names import did_you_mean, nearest
 from seeknal.dag.project import Project
 from seeknal.errors import NodeFailedError
+from seeknal.nodes.check_fields import ParsedCheck, checks_of_freshness
 from seeknal.nodes.excel_reading import EXCEL_PARAMS, ExcelTable, is_available
 from seeknal.nodes.file_reading import (
     ColumnDeclaration,
@@ -54,6 +55,24 @@ FORMATS_TO_COME = frozenset({"postgresql", "postgres", "iceberg"})
 _UNSUPPORTED = frozenset({"hive", "starrocks", "bigquery", "snowflake", "redshift"})
 
 
+class FreshnessFields(msgspec.Struct, frozen=True, kw_only=True):
+    """How old a source's data may be, judged by its newest row in every run.
+
+    - ``time_column``: the column with the time of each row
+    - ``warn_after``: the age from which on the run warns: ``30s``, ``15m``, ``24h``, ``7d`` or seconds
+    - ``error_after``: the age from which on the source fails
+    """
+
+    time_column: str | None = None
+    warn_after: str | int | float | None = None
+    error_after: str | int | float | None = None
+
+    def checks(self) -> Iterable[ParsedCheck | FieldProblem]:
+        """The checks that this means."""
+        ages = {"warn_after": self.warn_after, "error_after": self.error_after}
+        return checks_of_freshness("freshness", self.time_column, ages)
+
+
 class SourceSpec(msgspec.Struct, frozen=True, kw_only=True):
     """The fields of a source.
 
@@ -62,7 +81,7 @@ class SourceSpec(msgspec.Struct, frozen=True, kw_only=True):
       files' names. Of ``sqlite``, the file may stand in ``params.path`` instead
     - ``schema``: the contract: exactly these columns, in this order, cast to these types
     - ``params``: how to read the files, by format
-    - ``freshness``: kept; no effect yet
+    - ``freshness``: how old the data may be
     - ``inputs``: must be empty
     """
 
@@ -70,7 +89,7 @@ class SourceSpec(msgspec.Struct, frozen=True, kw_only=True):
     table: str = ""
     params: dict[str, Any] = {}
     schema: list[ColumnDeclaration] | None = None
-    freshness: dict[str, Any] = {}
+    freshness: FreshnessFields = FreshnessFields()
     inputs: list[Any] = []
 
 
@@ -107,6 +126,9 @@ class SourceKind(Kind):
             from seeknal.nodes.foreign_table import foreign_columns
 
             return dict(foreign_columns(around.connection, request, table))
+
+    def audits(self, spec: SourceSpec) -> Iterable[ParsedCheck | FieldProblem]:
+        return spec.freshness.checks()
 
     def declared(self, spec: SourceSpec) -> dict[str, str] | None:
         if spec.schema is None:
@@ -155,13 +177,11 @@ def read_request(spec: SourceSpec, root: Path) -> ReadRequest:
         files = [path for path in map(Path, names) if path.is_file()]
     if not files:
         if single.is_dir():
-            raise NodeFailedError(
-                f"{named} is a folder", hint=f"name a file in it, or '{named.rstrip('/')}/*.{spec.source}'"
-            )
+            hint = f"name a file in it, or '{named.rstrip('/')}/*.{spec.source}'"
+            raise NodeFailedError(f"{named} is a folder", hint=hint, field=_path_field(spec))
         siblings = [entry.name for entry in single.parent.iterdir()] if single.parent.is_dir() else []
-        raise NodeFailedError(
-            f"{named} not found", hint=did_you_mean(single.name, siblings) or f"paths count from {root}"
-        )
+        hint = did_you_mean(single.name, siblings) or f"paths count from {root}"
+        raise NodeFailedError(f"{named} not found", hint=hint, field=_path_field(spec))
     declared = None if spec.schema is None else tuple(spec.schema)
     params = spec.params
     if spec.source == "sqlite":
@@ -176,6 +196,11 @@ def read_request(spec: SourceSpec, root: Path) -> ReadRequest:
 def _path_of(spec: SourceSpec) -> str:
     """The path or pattern that a source names."""
     return str(spec.params.get("path") or spec.table) if spec.source == "sqlite" else spec.table
+
+
+def _path_field(spec: SourceSpec) -> tuple[str, ...]:
+    """The field that names it."""
+    return ("params", "path") if spec.source == "sqlite" and spec.params.get("path") else ("table",)
 
 
 def _format_problems(spec: SourceSpec) -> Iterable[FieldProblem]:

@@ -10,6 +10,15 @@ import msgspec
 from seeknal.nodes.kind import Kind, Query
 
 
+class OutputFields(msgspec.Struct, frozen=True, kw_only=True):
+    """What is said of a transform's output.
+
+    - ``columns``: documentation of the columns, by name; changes nothing
+    """
+
+    columns: dict[str, Any] = {}
+
+
 class TransformSpec(msgspec.Struct, frozen=True, kw_only=True):
     """The fields of a transform.
 
@@ -22,7 +31,7 @@ class TransformSpec(msgspec.Struct, frozen=True, kw_only=True):
     transform: str
     inputs: list[Any] = []
     params: dict[str, Any] = {}
-    output: dict[str, Any] = {}
+    output: OutputFields = OutputFields()
 
 
 class TransformKind(Kind):
