@@ -70,6 +70,11 @@ def _discover_file(root: Path, file: str, syntax: SyntaxCache) -> FoundFile:
         lacking = tuple(header_problems(file, text))
         if lacking:
             return FoundFile(file, problems=lacking)
+        if "\0" in text:
+            before = text[: text.index("\0")].split("\n")
+            hint = "a control character; take it out"
+            problem = FoundProblem("holds the character U+0000", file, len(before), len(before[-1]) + 1, hint)
+            return FoundFile(file, problems=(problem,))
         module = ModuleSyntax(path, text)
         syntax.add(module)
         imported = reach_of_import(syntax, module)
@@ -194,11 +199,12 @@ def _values(
     """The plain values of names whose syntax does not tell them: those bound by calls, and those of closures."""
     values: dict[str, Any] = {}
     modules = [("", module, namespace)]
-    for other in list(sys.modules.values()):
-        file = getattr(other, "__file__", None)
-        taken_apart = syntax.module(Path(file)) if file and Path(file) in reach.others else None
-        if taken_apart is not None:
-            modules.append((f"{Path(str(file)).relative_to(syntax.root).as_posix()}: ", taken_apart, other))
+    wanted = {str(path): path for path in reach.others}
+    for other in list(sys.modules.values()) if wanted else ():
+        path = wanted.get(getattr(other, "__file__", None) or "")
+        taken_apart = syntax.module(path) if path is not None else None
+        if path is not None and taken_apart is not None:
+            modules.append((f"{path.relative_to(syntax.root).as_posix()}: ", taken_apart, other))
     for prefix, code, imported in modules:
         effects = set(map(id, code.effects))
         for name, statements in code.bindings.items():
@@ -237,10 +243,15 @@ def _digest(path: Path) -> str:
 
 def _problem(root: Path, file: str, error: BaseException) -> FoundProblem:
     """What an import raised, at the last place of its traceback that is the project's."""
-    if isinstance(error, SyntaxError) and is_project_file(root, error.filename):
-        where = Path(str(error.filename)).relative_to(root).as_posix()
-        message = f"is not valid Python: {error.msg}"
-        return FoundProblem(message, where, error.lineno or 0, max(error.offset or 0, 0))
+    if isinstance(error, UnicodeDecodeError):
+        before = error.object[: error.start].decode("latin-1").splitlines() or [""]
+        return FoundProblem("is not UTF-8 text", file, len(before), len(before[-1]) + 1, "save the file as UTF-8")
+    own = isinstance(error, SyntaxError) and is_project_file(root, error.filename)
+    if isinstance(error, SyntaxError) and (own or last_place(root, error) is None):
+        # In this file, or in one that it imports.
+        where = Path(str(error.filename)).relative_to(root).as_posix() if own else file
+        line, column = (error.lineno, error.offset) if own else (1, 1)
+        return FoundProblem(cut(f"is not valid Python: {error.msg}"), where, line or 1, max(column or 0, 0))
     where, line = last_place(root, error) or (file, 0)
     if isinstance(error, SystemExit):
         message = f"ends the program while it is imported: sys.exit({'' if error.code is None else repr(error.code)})"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def package_version(name: str) -> str:
 def _find_version(name: str) -> str:
     from importlib import metadata
 
-    for candidate in (name, *_distributions_of(name)):
+    for candidate in chain((name,), _distributions_of(name)):
         try:
             return metadata.version(candidate)
         except metadata.PackageNotFoundError:

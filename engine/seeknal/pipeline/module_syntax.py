@@ -50,6 +50,8 @@ class ModuleSyntax:
         self.tree = ast.parse(text, str(path))
         self.bindings: dict[str, list[ast.stmt]] = {}
         self.effects: list[ast.stmt] = []
+        # What without_metadata() made of the nodes of this tree, which live as long.
+        self.stripped: dict[tuple[int, bool], ast.AST] = {}
         self._decorator_names = _imported_decorators(self.tree)
         for statement in self.tree.body:
             if _is_guard(statement) or isinstance(statement, ast.Pass) or _is_text(statement):
@@ -157,7 +159,10 @@ def names_used(nodes: Iterable[ast.AST]) -> set[str]:
 
 def without_metadata(module: ModuleSyntax | None, node: ast.AST, *, keeps_text: bool = False) -> ast.AST:
     """A copy of a piece of code without docstrings, and without the decorators that say which node a function is."""
-    return _Stripped(module, keeps_text).visit(copy.deepcopy(node))
+    known = module.stripped if module is not None else {}
+    if (id(node), keeps_text) not in known:
+        known[id(node), keeps_text] = _Stripped(module, keeps_text).visit(copy.deepcopy(node))
+    return known[id(node), keeps_text]
 
 
 class _Stripped(ast.NodeTransformer):

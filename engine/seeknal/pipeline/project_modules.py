@@ -13,6 +13,7 @@ import importlib.machinery
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -65,8 +66,13 @@ def _package_of(root: Path, path: Path) -> str:
     return ".".join([PACKAGE, *parts])
 
 
-def _files_of(root: Path, name: str) -> Iterator[Path]:
+@cache
+def _files_of(root: Path, name: str) -> tuple[Path, ...]:
     """The files that importing a dotted name executes, where they are the project's."""
+    return tuple(_find_files(root, name))
+
+
+def _find_files(root: Path, name: str) -> Iterator[Path]:
     parts = name.split(".")
     if not parts[0] or parts[0] in sys.stdlib_module_names:
         return
