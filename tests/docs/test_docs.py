@@ -42,6 +42,7 @@ CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 ARCHITECTURE = ROOT / "docs/architecture.md"
 GUIDE = ROOT / "docs/guides/environments.md"
 HISTORY = ROOT / "docs/guides/history.md"
+PYTHON_GUIDE = ROOT / "docs/guides/python.md"
 CLI_REFERENCE = ROOT / "docs/reference/cli.md"
 NODES_REFERENCE = ROOT / "docs/reference/nodes.md"
 TESTING_GUIDE = ROOT / "docs/guides/testing.md"
@@ -244,6 +245,16 @@ def test_the_examples_of_templates_run_as_one_project(tmp_path: Path) -> None:
     for line in lines:
         result = seeknal(*shlex.split(line)[1:], folder=tmp_path)
         assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_nodes_of_the_python_guide_run_as_one_project(tmp_path: Path) -> None:
+    write_project(tmp_path, PYTHON_GUIDE)
+    for block in blocks(PYTHON_GUIDE, "python"):
+        (tmp_path / named_file(block)).write_text(block.text, encoding="utf-8")
+    result = seeknal("run", folder=tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    log = (tmp_path / "target/logs/transform.customer_levels.log").read_text(encoding="utf-8")
+    assert log == "2 levels, 1 customers\n"
 
 
 def test_the_worked_example_of_a_new_kind_works(tmp_path: Path) -> None:
