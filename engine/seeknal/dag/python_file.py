@@ -160,7 +160,11 @@ class _Batch:
             self._ask(process, writer, trace)
             os.close(writer)
             writer = -1
-            return self._listen(reader)
+            found = self._listen(reader)
+            # What wrote its last answer, or closed the pipe, is about to end.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=2)
+            return found
         finally:
             for opened in (reader, writer):
                 if opened >= 0:
@@ -218,9 +222,6 @@ class _Batch:
 
 def _end(process: subprocess.Popen[bytes]) -> int:
     """End the process and all that it started; gives its exit code, where it ended by itself."""
-    # What wrote its last answer, or closed the pipe, is about to end.
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=2)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     return process.wait()

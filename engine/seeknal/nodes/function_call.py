@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import json
 import os
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import xxhash
 
 from seeknal.errors import NodeFailedError, Place
 from seeknal.nodes.captured_output import captured_output
-from seeknal.nodes.function_reference import FunctionReference, log_path
+from seeknal.nodes.function_reference import PREFIX, FunctionReference, log_path
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,18 @@ _prepared: set[str] = set()
 
 
 @contextlib.contextmanager
-def function_running(root: Path, reference: FunctionReference) -> Iterator[None]:
-    """Run code of the user's: in the project's folder, its output captured, its errors as NodeFailedError."""
+def function_running(root: Path, reference: FunctionReference, params: Mapping[str, Any]) -> Iterator[None]:
+    """Run code of the user's: in the project's folder, its output captured, its errors as NodeFailedError.
+
+    What it does to the environment variables ends with it.
+    """
     log = log_path(root, reference.node_id)
-    folder = os.getcwd()
+    folder, environment = os.getcwd(), dict(os.environ)
     failure: NodeFailedError | None = None
     with captured_output(log) as output:
         try:
             os.chdir(root)
+            os.environ.update({f"{PREFIX}{name.upper()}": _text(value) for name, value in params.items()})
             yield
         except NodeFailedError as error:
             failure = error
@@ -50,10 +55,19 @@ def function_running(root: Path, reference: FunctionReference) -> Iterator[None]
             failure = _failure(root, reference, error)
         finally:
             os.chdir(folder)
+            if os.environ != environment:
+                os.environ.clear()
+                os.environ.update(environment)
     if failure is not None:
         if not failure.hint and log.exists():
             failure.hint = f"more in {log.relative_to(root).as_posix()}"
         raise failure
+
+
+def _text(value: Any) -> str:
+    """A parameter as an environment variable has it: what is no text, as JSON."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text.replace("\0", "")
 
 
 def call_function(root: Path, reference: FunctionReference, context: Any) -> Any:

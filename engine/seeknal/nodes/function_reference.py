@@ -6,6 +6,9 @@ from pathlib import Path
 
 import msgspec
 
+# What the environment variables of a node's params begin with.
+PREFIX = "SEEKNAL_PARAM_"
+
 
 class FunctionReference(msgspec.Struct, frozen=True):
     """A node's function: where it is, and what its code says about it.

@@ -18,6 +18,7 @@ import xxhash
 
 from seeknal.dag.project import Project
 from seeknal.dag.sql import literal, quoted
+from seeknal.dag.type_message import in_words
 from seeknal.errors import NodeFailedError, Place, SeeknalError
 from seeknal.nodes.check_fields import ParsedCheck
 from seeknal.nodes.function_call import call_function, function_running
@@ -80,7 +81,17 @@ class PythonFunction(Kind):
         return {name: value for name, value in (("inputs", [ROWS]), ("source", ROWS)) if name in own}
 
     def check(self, spec: Any, project: Project) -> Iterable[FieldProblem]:
-        return () if self._gives_output else self._kind.check(spec, project)
+        if not self._gives_output:
+            yield from self._kind.check(spec, project)
+        elif self.name == "source" and spec.table:
+            # What a function that returns None leaves to the fields.
+            try:
+                fields = _source_spec(spec)
+            except msgspec.ValidationError as error:
+                said, path = in_words(str(error))
+                yield FieldProblem(f"'{'.'.join(map(str, path))}': {said}", path)
+                return
+            yield from self._kind.check(fields, project)
 
     def references(self, spec: Any) -> Iterable[tuple[str, tuple[str | int, ...]]]:
         for index, node_id in enumerate(self._function.references):
@@ -151,18 +162,20 @@ class PythonFunction(Kind):
     # running
 
     def execute(self, task: Task, bench: Workbench) -> Artifact:
-        spec = msgspec.convert(task.spec, self.spec)
+        spec: Any = msgspec.convert(task.spec, self.spec)
         root = Path(task.project_root)
         context = self._context(task, bench)
         rows: Artifact | InputTable | None = None
         try:
-            with function_running(root, self._function):
+            with function_running(root, self._function, context.params):
                 value = call_function(root, self._function, context)
                 if not (value is None and self.name == "source"):
                     # A relation is computed only now, by code of the user's.
                     rows = self._stored(value, task, bench)
         finally:
             context.close()
+        if rows is None and not spec.table:
+            raise self._failure("returned None", "return its rows, or name what is read: table=…")
         if rows is None:
             fields = msgspec.to_builtins(_source_spec(spec))
             artifact = KINDS["source"].execute(msgspec.structs.replace(task, spec=fields), bench)

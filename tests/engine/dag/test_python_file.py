@@ -306,6 +306,9 @@ def test_what_is_wrong_with_a_node_is_told_where_it_stands(tmp_path: Path) -> No
         @source(name="wrong", source="csw", table="x")
         def wrong(): ...
 
+        @source(name="typed", table="x.csv", schema=[{"name": 5}])
+        def typed(ctx): return 1
+
         @transform
         def empty(): ...
 
@@ -338,6 +341,8 @@ def test_what_is_wrong_with_a_node_is_told_where_it_stands(tmp_path: Path) -> No
     assert reported(query, "transform.no_such_node", "")
     assert reported('@source(name="wrong", source="csw", table="x")', "source=", "unknown source type 'csw'")
     assert reported('@aggregation(name="lacking", id_col="id")', "aggregation", "'feature_date_col' is missing")
+    typed = '@source(name="typed", table="x.csv", schema=[{"name": 5}])'
+    assert reported(typed, '"name"', "'schema.0.name': expected text")
     assert any("'transform' is missing" in entry for entry in said)
     features = '    return ctx.features("usr", ["a.b"])'
     assert reported(features, '"usr"', "input 'entity.usr' does not exist")

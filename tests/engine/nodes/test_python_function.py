@@ -451,6 +451,83 @@ def test_the_context_says_where_the_node_runs(tmp_path: Path) -> None:
     assert (tmp_path / "target/state/nodes/transform.about.json").read_text() == '{\n  "runs": 1\n}'
 
 
+def test_params_are_environment_variables_while_the_function_runs(tmp_path: Path) -> None:
+    write_project(
+        tmp_path,
+        {
+            "seeknal/nodes.py": python("""
+            import os
+            from seeknal.workflow.executors import get_param, has_param, list_params
+
+            @transform(region="EU", limits=[1, 2])
+            def first(ctx):
+                os.environ["LEFT_BEHIND"] = "1"
+                said = [get_param("region"), get_param("none", "x"), str(has_param("Limits")), list_params()["limits"]]
+                return ctx.duckdb.sql("SELECT unnest($said) AS said", params={"said": said})
+
+            @transform(inputs=["transform.first"])
+            def second_one(ctx):
+                left = int("LEFT_BEHIND" in os.environ)
+                return ctx.duckdb.sql(f"SELECT {len(list_params())} AS n, {left} AS left_behind")
+            """)
+        },
+    )
+    assert not problems(run(tmp_path))
+    assert [row[0] for row in rows(tmp_path, "transform.first")] == ["EU", "x", "True", "[1, 2]"]
+    assert rows(tmp_path, "transform.second_one") == [(0, 0)]
+
+
+def test_files_as_existing_projects_have_them_run(tmp_path: Path) -> None:
+    header = '# /// script\n# requires-python = ">=3.11"\n# dependencies = [\n#     "pandas",\n# ]\n# ///\n\n'
+    lines = [f"C-{n % 3},2026-01-{n:02},{n * 10}.5,{'north' if n % 2 else 'south'}" for n in range(1, 10)]
+    write_project(
+        tmp_path,
+        {
+            "data/transactions.csv": "customer_id,order_date,revenue,region\n" + "\n".join(lines) + "\n",
+            "seeknal/pipelines/transactions.py": python(
+                '''
+                @source(name="transactions", source="csv", table="data/transactions.csv", description="All")
+                def transactions(ctx=None):
+                    """Declare the data."""
+                    pass
+                ''',
+                header + "from seeknal.pipeline import source\n",
+            ),
+            "seeknal/pipelines/daily.py": python(
+                '''
+                @transform(name="customer_daily_agg", description="Daily")
+                def customer_daily_agg(ctx):
+                    txn = ctx.ref("source.transactions")
+                    return ctx.duckdb.sql("""
+                        SELECT customer_id, region, CAST(order_date AS DATE) AS order_date,
+                            DATE '2026-02-01' AS application_date, CAST(SUM(revenue) AS DOUBLE) AS daily_amount,
+                            CAST(COUNT(*) AS BIGINT) AS daily_count
+                        FROM txn GROUP BY customer_id, region, CAST(order_date AS DATE)
+                    """).df()
+                ''',
+                header + "from seeknal.pipeline import transform\nimport pandas as pd\n",
+            ),
+            "seeknal/pipelines/regions.py": python(
+                """
+                @second_order_aggregation(
+                    name="region_metrics", id_col="region", feature_date_col="order_date",
+                    application_date_col="application_date",
+                    features={"daily_amount": {"basic": ["sum", "mean", "max", "stddev"]},
+                              "daily_count": {"basic": ["sum", "mean"]}})
+                def region_metrics(ctx):
+                    return ctx.ref("transform.customer_daily_agg")
+                """,
+                header + "from seeknal.pipeline import second_order_aggregation\n",
+            ),
+        },
+    )
+    result = run(tmp_path)
+    assert not problems(result), problems(result)
+    assert len(rows(tmp_path, "transform.customer_daily_agg")) == 9
+    assert sorted(row[0] for row in rows(tmp_path, "second_order_aggregation.region_metrics")) == ["north", "south"]
+    assert executed_in(tmp_path) == []
+
+
 def test_a_function_with_nothing_in_it_is_the_yaml_node(tmp_path: Path) -> None:
     write_project(
         tmp_path,
@@ -588,6 +665,11 @@ def test_rows_that_a_kind_cannot_use_are_one_clear_line(tmp_path: Path) -> None:
             def lacking(ctx):
                 return ctx.duckdb.sql("SELECT 1 AS id, 2 AS value, TIMESTAMP '2026-01-01' AS event_time")
 
+            @source(name="empty_handed")
+            def empty_handed():
+                if False:
+                    return 1
+
             @rule(name="nonnegative", rule={"type": "range", "column": "n", "params": {"min_val": 0}})
             def nonnegative(ctx):
                 return ctx.duckdb.sql("SELECT -1 AS n")
@@ -602,6 +684,7 @@ def test_rows_that_a_kind_cannot_use_are_one_clear_line(tmp_path: Path) -> None:
     found = problems(run(tmp_path, continue_on_error=True))
     assert "join key 'user_id' of entity 'user' is missing" in found["lacking"].message
     assert "1 of 1" in found["nonnegative"].message or "range" in found["nonnegative"].message
+    assert found["empty_handed"].message == "source.empty_handed: empty_handed() returned None"
     assert "gives rows that the aggregation cannot use: " in found["wrong"].message
     assert all(problem.place is not None and problem.place.line for problem in found.values())
 
