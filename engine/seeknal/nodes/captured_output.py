@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 # The beginning that is kept, the end that is kept, and how large the file may grow before it is cut.
@@ -23,39 +23,61 @@ LOOK_SECONDS = 0.1
 
 @dataclass
 class Output:
-    """The file that output goes to."""
+    """The file that output goes to. ``head`` and ``tail`` are what is kept of the files that were there before it."""
 
+    path: Path
     descriptor: int
     head: bytes = b""
+    tail: bytes = b""
     dropped_bytes: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def write(self, text: str) -> None:
         """Add a text of ours, behind what was printed."""
         _flush()
-        os.write(self.descriptor, text.encode(errors="backslashreplace"))
+        with self.lock:
+            os.write(self.descriptor, text.encode(errors="backslashreplace"))
 
     def cut(self) -> None:
-        """Drop the middle, where there is too much."""
-        size = os.fstat(self.descriptor).st_size
-        if size <= MOST_BYTES:
-            return
-        if not self.head:
-            self.head = os.pread(self.descriptor, HEAD_BYTES, 0)
-            size -= len(self.head)
-        tail = os.pread(self.descriptor, TAIL_BYTES, os.fstat(self.descriptor).st_size - TAIL_BYTES)
-        # Everybody appends, so nobody leaves a hole behind.
-        os.ftruncate(self.descriptor, 0)
-        os.write(self.descriptor, tail)
-        self.dropped_bytes += size - len(tail)
+        """Go on in a new file where this one has become too large."""
+        with self.lock:
+            if os.fstat(self.descriptor).st_size <= MOST_BYTES:
+                return
+            full = self.descriptor
+            self.path.unlink(missing_ok=True)
+            self.descriptor = _create(self.path)
+            # From here on nobody in this process writes to the full one, so nothing of its end is lost.
+            for stream in (1, 2):
+                os.dup2(self.descriptor, stream)
+            self._take(full)
+            # A program that was started before still writes to it.
+            os.ftruncate(full, 0)
+            os.close(full)
 
     def finish(self) -> None:
-        """Put the beginning back in front."""
-        self.cut()
-        if self.head:
-            rest = os.pread(self.descriptor, MOST_BYTES + TAIL_BYTES, 0)
-            os.ftruncate(self.descriptor, 0)
-            note = f"\n[… {self.dropped_bytes} bytes left out …]\n"
-            os.write(self.descriptor, self.head + note.encode() + rest)
+        """Put together what is kept. Nobody writes any more."""
+        if not self.head and os.fstat(self.descriptor).st_size <= MOST_BYTES:
+            return
+        self._take(self.descriptor)
+        note = f"\n[… {self.dropped_bytes} bytes left out …]\n".encode() if self.dropped_bytes else b""
+        os.ftruncate(self.descriptor, 0)
+        os.write(self.descriptor, self.head + note + self.tail)
+
+    def _take(self, descriptor: int) -> None:
+        """Keep the beginning of the first file, and the end of them all."""
+        size = os.fstat(descriptor).st_size
+        if not self.head:
+            self.head = os.pread(descriptor, HEAD_BYTES, 0)
+            size -= len(self.head)
+        start = os.fstat(descriptor).st_size - min(size, TAIL_BYTES)
+        tail = self.tail + os.pread(descriptor, TAIL_BYTES, start)
+        self.dropped_bytes += len(self.tail) + size - len(tail[-TAIL_BYTES:])
+        self.tail = tail[-TAIL_BYTES:]
+
+
+def _create(path: Path) -> int:
+    # Everybody appends, so nobody writes over anybody.
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
 
 
 @contextlib.contextmanager
@@ -65,7 +87,7 @@ def captured_output(path: Path) -> Iterator[Output]:
     # A new file: somebody may read the old one.
     path.unlink(missing_ok=True)
     _flush()
-    output = Output(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644))
+    output = Output(path, _create(path))
     before = [(stream, os.dup(stream)) for stream in (1, 2)]
     streams = (sys.stdout, sys.stderr)
     ended = threading.Event()
@@ -97,6 +119,6 @@ def _watch(output: Output, ended: threading.Event) -> None:
 
 
 def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
         with contextlib.suppress(Exception):
-            stream.flush()
+            stream.flush()  # type: ignore[union-attr]
