@@ -41,7 +41,7 @@ def function_running(root: Path, reference: FunctionReference, params: Mapping[s
     What it does to the environment variables ends with it.
     """
     log = log_path(root, reference.node_id)
-    folder, environment = os.getcwd(), dict(os.environ)
+    process, folder, environment = os.getpid(), os.getcwd(), dict(os.environ)
     failure: NodeFailedError | None = None
     with captured_output(log) as output:
         try:
@@ -54,6 +54,9 @@ def function_running(root: Path, reference: FunctionReference, params: Mapping[s
             output.write(_traceback(root, error))
             failure = _failure(root, reference, error)
         finally:
+            if os.getpid() != process:
+                # A copy of the worker that the function made with os.fork(): it has no task, and must not answer.
+                os._exit(1 if failure else 0)
             os.chdir(folder)
             if os.environ != environment:
                 os.environ.clear()

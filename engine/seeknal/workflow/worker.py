@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
-from multiprocessing import connection, parent_process
+from multiprocessing import active_children, connection, parent_process, util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,6 +68,7 @@ def start_worker() -> None:
     """Prepare a worker process: Ctrl-C is the caller's affair, and a caller that dies takes its workers along."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    util.Finalize(None, _end_worker, exitpriority=sys.maxsize)
     if os.environ.get("PYTHONSAFEPATH") == SAFE_PATH:
         # Meant for the fork server, not for programs that code of the user's may start.
         del os.environ["PYTHONSAFEPATH"]
@@ -79,6 +81,16 @@ def start_worker() -> None:
             os._exit(1)
 
         threading.Thread(target=follow_parent, daemon=True).start()
+
+
+def _end_worker() -> None:
+    """End this process, which has nothing to do any more, at once.
+
+    Python would wait for threads and processes that code of the user's started, as long as they like.
+    """
+    for child in active_children():
+        child.terminate()
+    os._exit(0)
 
 
 def execute_task(data: bytes) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
@@ -748,3 +749,44 @@ def test_the_runner_calls_functions_in_a_process_of_their_own(tmp_path: Path) ->
     assert rows(tmp_path, "transform.process") != [(os.getpid(),)]
     assert rows(tmp_path, "transform.total") == [(60,)]
     assert DAGRunner(Manifest.load(tmp_path / "target/manifest.json")).run().successful_nodes == 0
+
+
+def test_neither_threads_nor_processes_that_a_function_leaves_behind_hold_the_run_up(tmp_path: Path) -> None:
+    body = """
+        import multiprocessing, os, sys, threading, time
+        import pyarrow
+
+        @source(name="thread")
+        def thread(ctx):
+            threading.Thread(target=time.sleep, args=(60,)).start()
+            return pyarrow.table({"a": [1]})
+
+        @source(name="child")
+        def child(ctx):
+            multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,)).start()
+            return pyarrow.table({"a": [1]})
+
+        @source(name="fork_returns")
+        def fork_returns(ctx):
+            parent = os.fork()
+            return pyarrow.table({"a": [1 if parent else 2]})
+
+        @source(name="fork_raises")
+        def fork_raises(ctx):
+            if os.fork() == 0:
+                raise ValueError("of the copy")
+            return pyarrow.table({"a": [1]})
+
+        @source(name="fork_exits")
+        def fork_exits(ctx):
+            if os.fork() == 0:
+                sys.exit(0)
+            return pyarrow.table({"a": [1]})
+    """
+    project = write_project(tmp_path / "shop", {"seeknal/nodes.py": python(body)})
+    began = time.monotonic()
+    result = run(project)
+    assert time.monotonic() - began < 50
+    assert problems(result) == {}
+    for name in ("thread", "child", "fork_returns", "fork_raises", "fork_exits"):
+        assert rows(project, f"source.{name}") == [(1,)], name
