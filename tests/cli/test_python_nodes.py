@@ -50,6 +50,20 @@ def statuses(project: Project, *options: str) -> dict[str, str]:
     return {node["node_id"]: node["status"] for node in answer.document["nodes"]}
 
 
+def test_what_became_of_a_node_stands_below_its_name_while_others_are_cached(project: Project) -> None:
+    project.write(
+        "seeknal/warned.yml",
+        "kind: rule\nname: few\ninputs: [source.orders]\nrule: {value: amount < 15, severity: warn}\n",
+    )
+    project.ok("run")
+    project.write("rates.py", "RATE = 3\n")
+    lines = project.ok("run").stdout.splitlines()
+    started = next(number for number, line in enumerate(lines) if line.endswith("dollars [RUNNING]"))
+    assert lines[started + 1].startswith("  SUCCESS in ")
+    few = next(number for number, line in enumerate(lines) if "few [CACHED]" in line)
+    assert lines[few + 1].startswith("⚠ few: amount < 15: 1 of 2 rows")
+
+
 def test_a_run_is_cached_until_a_module_that_a_function_imports_changes(project: Project) -> None:
     everything = {"source.orders", "transform.dollars", "transform.total"}
     assert statuses(project) == dict.fromkeys(everything, "success")

@@ -456,6 +456,18 @@ def test_an_ascii_terminal_gets_marks_in_brackets(fresh: Project) -> None:
     assert "Traceback" not in answer.stderr
 
 
+def test_nodes_of_one_name_are_told_with_their_kinds(fresh: Project) -> None:
+    fresh.write("seeknal/7_clean.yml", "kind: profile\nname: clean\ninputs: [transform.clean]\n")
+    assert ". transform.clean [NON_BREAKING]" in fresh.ok("plan", "dev").stdout
+    applied = fresh.ok("run", "--env", "dev").stdout
+    assert ": transform.clean [RUNNING]" in applied
+    assert ": profile.clean [RUNNING]" in applied
+    assert ": total [RUNNING]" in applied
+    promoted = fresh.ok("promote", "dev").stdout
+    assert "- profile.clean (NON_BREAKING)" in promoted
+    assert "- total (NON_BREAKING)" in promoted
+
+
 def test_names_that_the_terminal_cannot_show_do_no_harm(fresh: Project) -> None:
     fresh.write("seeknal_project.yml", "name: Bücher\n")
     answer = fresh.process("run", "--dry-run", environment={"PYTHONIOENCODING": "ascii"})

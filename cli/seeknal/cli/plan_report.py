@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from seeknal.cli.console import RULE, Console
 from seeknal.dag.diff import ChangeCategory
+from seeknal.dag.names import short_names
 from seeknal.workflow.planning import ChangePlan, PlannedNode
 
 
@@ -32,6 +33,7 @@ def change_lines(change: ChangePlan, console: Console) -> list[str]:
     data_only = [node for node in change.nodes if node.category is None]
     new = [node for node in direct if node.node_id in change.added]
     modified = [node for node in direct if node.node_id not in change.added]
+    names = _names(change)
     number = 0
     for heading, nodes in (
         ("New Nodes:", new),
@@ -46,15 +48,15 @@ def change_lines(change: ChangePlan, console: Console) -> list[str]:
         lines += ["", heading]
         for node in nodes:
             number += 1
-            lines += _node_lines(number, node)
+            lines += _node_lines(number, node, names[node.node_id])
     if change.removed:
         lines += ["", "Removed Nodes:"]
-        lines += [f"  - {_bare(node.node_id)} [{node.category.name}]" for node in removed if node.category]
+        lines += [f"  - {names[node.node_id]} [{node.category.name}]" for node in removed if node.category]
     return [*lines, "", *_execution_lines(change), *_action_lines(change, console)]
 
 
-def _node_lines(number: int, node: PlannedNode) -> list[str]:
-    lines = [f"  {number}. {_bare(node.node_id)}"]
+def _node_lines(number: int, node: PlannedNode, name: str) -> list[str]:
+    lines = [f"  {number}. {name}"]
     if not node.direct or node.category is None:
         lines.append(f"     Reason: {node.reason}")
     if node.category is not None:
@@ -82,13 +84,14 @@ def _execution_lines(change: ChangePlan) -> list[str]:
     if change.forecast and change.to_execute:
         forecast = {entry.node_id: entry for entry in change.forecast}
         categories = {node.node_id: node.category for node in change.nodes}
+        names = _names(change)
         lines += ["", "Nodes to Execute:"]
         for number, node_id in enumerate(change.to_execute, 1):
             category = categories.get(node_id)
             label = f" [{category.name}]" if category else ""
             entry = forecast[node_id]
             why = entry.reason if entry.action == "RUN" else f"only {entry.reason}"
-            lines.append(f"  {number}. {_bare(node_id)}{label}  {why}")
+            lines.append(f"  {number}. {names[node_id]}{label}  {why}")
     return lines
 
 
@@ -105,5 +108,8 @@ def problem_lines(change: ChangePlan, console: Console) -> list[str]:
     return ["", f"{console.symbol('error')} What no longer works:", *(f"  - {problem}" for problem in change.problems)]
 
 
-def _bare(node_id: str) -> str:
-    return node_id.partition(".")[2]
+def _names(change: ChangePlan) -> dict[str, str]:
+    """What the plan calls its nodes."""
+    return short_names(
+        {node.node_id: None for node in change.nodes} | {entry.node_id: None for entry in change.forecast}
+    )

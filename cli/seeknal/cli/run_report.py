@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from seeknal.cli.console import RULE, Console
-from seeknal.dag.names import PRODUCTION
+from seeknal.dag.names import PRODUCTION, short_names
 from seeknal.nodes.check import CheckResult
 from seeknal.workflow.events import (
     Committed,
@@ -34,8 +34,10 @@ class RunReport:
         self.continue_on_error = continue_on_error
         self._total = 0
         self._executing = False
-        self._held: list[str] = []
-        self._begun: set[str] = set()
+        # Lines that wait, each with its mark ("" for none): for the heading, or for the node that runs to be over.
+        self._held: list[tuple[str, str]] = []
+        self._running: str | None = None
+        self._names: dict[str, str] = {}
         self._live: Any = None
 
     @contextmanager
@@ -61,25 +63,26 @@ class RunReport:
             if self._live:
                 self._live.started(event.node_id)
             if not self.parallel:
-                self._begun.add(event.node_id)
-                self.console.line(f"{event.index}/{event.total}: {_bare(event.node_id)} [RUNNING]")
+                self._running = event.node_id
+                self.console.line(f"{event.index}/{event.total}: {self._name(event.node_id)} [RUNNING]")
         elif isinstance(event, NodeFinished):
             self._finished(event)
         elif isinstance(event, NodeRetried):
             self.console.mark(
-                "warning", f"{_bare(event.node_id)}: {event.message}; attempt {event.attempt} of {event.attempts}"
+                "warning", f"{self._name(event.node_id)}: {event.message}; attempt {event.attempt} of {event.attempts}"
             )
         elif isinstance(event, Warned):
             self.console.mark("warning", event.message)
         elif isinstance(event, Delivered):
             note = f" ({event.note})" if event.note else ""
-            self.console.mark("ok", f"Delivered {_bare(event.node_id)} to {event.path}{note}")
+            self.console.mark("ok", f"Delivered {self._name(event.node_id)} to {event.path}{note}")
         elif isinstance(event, Committed) and self._executing:
             same = " (every output came out as it was)" if event.snapshot is None else ""
             self.console.mark("ok", f"State saved{same}")
 
     def _started(self, event: RunStarted) -> None:
         self._total = event.total
+        self._names = short_names(event.node_ids)
         self.console.mark("info", f"Nodes to run: {event.to_run}")
         if self.parallel:
             self.console.mark("info", f"Parallel workers: {event.workers}")
@@ -93,26 +96,35 @@ class RunReport:
         self._executing = True
         self.console.line()
         self.console.heading("Execution")
-        for line in self._held:
-            self.console.line(line)
+        self._release()
+
+    def _release(self) -> None:
+        for mark, line in self._held:
+            if mark:
+                self.console.mark(mark, line)
+            else:
+                self.console.line(line)
         self._held.clear()
+
+    def _name(self, node_id: str) -> str:
+        return self._names.get(node_id) or node_id.partition(".")[2]
 
     def _finished(self, event: NodeFinished) -> None:
         if self._live:
             self._live.finished(event.node_id)
-        name = f"{event.index}/{event.total}: {_bare(event.node_id)}"
+        name = f"{event.index}/{event.total}: {self._name(event.node_id)}"
         if event.status in ("cached", "skipped"):
             line = f"{name} [{event.status.upper()}] {event.reason}"
             if event.reason == NOT_EXECUTED:
                 line = f"{name} [NOT EXECUTED]"
-            if self._executing and self._total <= MOST_CACHED_LINES:
-                self.console.line(line)
-            elif self._total <= MOST_CACHED_LINES:
-                self._held.append(line)
-            self._warn(event)
+            if self._total <= MOST_CACHED_LINES:
+                self._held.append(("", line))
+            self._held += [("warning", text) for text in self._warnings(event)]
+            if self._executing and self._running is None:
+                self._release()
             return
         self._begin()
-        if event.node_id not in self._begun:
+        if event.node_id != self._running:
             self.console.line(f"{name} [{'RUNNING' if self.parallel else 'CHECKING'}]")
         if event.status == "success":
             self.console.line(f"  SUCCESS in {event.duration_seconds:.2f}s")
@@ -121,24 +133,32 @@ class RunReport:
             if event.metadata.get("metrics"):
                 self.console.line(f"  Metrics: {metrics_text(event.metadata)}")
             for warning in event.metadata.get("warnings", ()):
-                self.console.mark("warning", f"{_bare(event.node_id)}: {warning}")
+                self.console.mark("warning", f"{self._name(event.node_id)}: {warning}")
         else:
             self.console.line(f"  FAILED in {event.duration_seconds:.2f}s")
             self.console.errors(event.problems)
             for result in event.checks:
                 for line in sample_lines(result) if result.failed_for_good else ():
                     self.console.line(line)
-        self._warn(event)
+        for text in self._warnings(event):
+            self.console.mark("warning", text)
+        if event.node_id == self._running:
+            self._running = None
+            self._release()
 
-    def _warn(self, event: NodeFinished) -> None:
-        """Tell what checks of severity warn found."""
-        for result in event.checks:
-            if not result.passed and result.severity == "warn":
-                self.console.mark("warning", f"{_bare(event.node_id)}: {result.label}: {result.message}")
+    def _warnings(self, event: NodeFinished) -> list[str]:
+        """What checks of severity warn found."""
+        return [
+            f"{self._name(event.node_id)}: {result.label}: {result.message}"
+            for result in event.checks
+            if not result.passed and result.severity == "warn"
+        ]
 
     def summary(self, result: RunResult) -> None:
         """Print how the run ended."""
         console = self.console
+        self._held = [held for held in self._held if held[0]]
+        self._release()
         if not result.executed and result.status == "success":
             console.mark("ok", "No changes detected. Nothing to run.")
         console.line()
@@ -159,7 +179,7 @@ class RunReport:
         for error in result.delivery_errors:
             console.errors(error.problems())
         if result.status == "failed" and result.count("failed"):
-            failed = ", ".join(_bare(node.node_id) for node in result.nodes if node.status == "failed")
+            failed = ", ".join(self._name(node.node_id) for node in result.nodes if node.status == "failed")
             console.mark("warning", f"{failed} failed; {_what_stands(result, continued=self.continue_on_error)}")
 
     def _saved(self, result: RunResult) -> str:
@@ -222,7 +242,3 @@ def _what_stands(result: RunResult, *, continued: bool) -> str:
     if continued:
         return f"{name} keeps what it had of that and of what depends on it, marked stale"
     return f"{name} is as it was, and what was finished is not done again"
-
-
-def _bare(node_id: str) -> str:
-    return node_id.partition(".")[2]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import keyword
 import re
+from collections import Counter
 from collections.abc import Iterable
 
 from seeknal.errors import NameNotAllowedError
@@ -68,6 +69,13 @@ def shown(text: str) -> str:
     line = "".join(letter if letter.isprintable() else " " if letter.isspace() else "\ufffd" for letter in text)
     line = " ".join(line.split()) if line != text else text
     return line if len(line) <= 80 else line[:79] + "…"
+
+
+def short_names(node_ids: Iterable[str]) -> dict[str, str]:
+    """Name nodes for a reader: without the kind, or by the whole id where two of them have one name."""
+    bare = {node_id: node_id.partition(".")[2] for node_id in node_ids}
+    count = Counter(bare.values())
+    return {node_id: name if count[name] == 1 else node_id for node_id, name in bare.items()}
 
 
 def nearest(name: str, candidates: Iterable[str], count: int = 3) -> list[str]:

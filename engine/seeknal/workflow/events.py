@@ -12,14 +12,18 @@ from seeknal.nodes.check import CheckResult
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """The run begins. ``to_run`` is how many nodes may have to be executed, at most."""
+    """The run begins. ``to_run`` is how many nodes may have to be executed, at most; ``node_ids`` are all nodes."""
 
     run_id: str
     environment: str
-    total: int
+    node_ids: tuple[str, ...]
     to_run: int
     parallel: bool
     workers: int
+
+    @property
+    def total(self) -> int:
+        return len(self.node_ids)
 
 
 @dataclass(frozen=True, slots=True)

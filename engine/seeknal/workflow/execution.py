@@ -139,7 +139,7 @@ class Run:
         self._to_report = len(self._order)
         slots = self._slots(len(may_run) + sum(entry.action == "CHECK" for entry in forecast))
         self._listener(
-            RunStarted(self.run_id, self.environment, len(self._order), len(may_run), self._options.parallel, slots)
+            RunStarted(self.run_id, self.environment, tuple(self._order), len(may_run), self._options.parallel, slots)
         )
         scheduler = Scheduler(
             {node_id: self._inputs_of(node_id) for node_id in self._order},

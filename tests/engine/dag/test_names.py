@@ -14,6 +14,7 @@ from seeknal.dag.names import (
     did_you_mean,
     environment_name,
     nearest,
+    short_names,
     shown,
 )
 from seeknal.errors import NameNotAllowedError
@@ -109,3 +110,12 @@ def test_what_is_shown_is_one_printable_line() -> None:
     assert shown("a 'plain' name") == "a 'plain' name"
     assert shown("SELECT\n  1\t+ 1\x00") == "SELECT 1 + 1\ufffd"
     assert shown("x" * 100) == "x" * 79 + "…"
+
+
+def test_a_name_that_two_nodes_have_is_told_with_its_kind() -> None:
+    assert short_names(["source.orders", "transform.orders", "transform.v1.orders", "rule.paid"]) == {
+        "source.orders": "source.orders",
+        "transform.orders": "transform.orders",
+        "transform.v1.orders": "v1.orders",
+        "rule.paid": "paid",
+    }
