@@ -294,7 +294,7 @@ def test_fields_without_an_effect_yet_are_named(fresh: Project) -> None:
         "kind: transform\nname: written\ntransform: SELECT 1 AS a\nmaterialization: {enabled: true}\n",
     )
     answer = fresh.ok("run")
-    assert "seeknal/09_written.yml:4:1: 'materialization' has no effect yet" in answer.stdout
+    assert "seeknal/09_written.yml:4:1: iceberg targets are not available yet: nothing is written" in answer.stdout
 
 
 def test_audits_of_a_transform_are_run(fresh: Project) -> None:
