@@ -8,9 +8,10 @@ An empty table passes, with a note, save where its emptiness is the question: ``
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seeknal.dag.binding import drop_temporary_objects
 from seeknal.dag.sql import quoted
@@ -18,7 +19,11 @@ from seeknal.dag.sql_problem import engine_problem
 from seeknal.errors import NodeFailedError
 from seeknal.nodes.check import Check, CheckResult, Sample
 from seeknal.nodes.check_sql import column_of, moment_literal, row_condition
+from seeknal.nodes.kind import InputTable, Task
 from seeknal.nodes.profile_metrics import metric_condition, metric_value, of_column
+
+if TYPE_CHECKING:
+    from seeknal.nodes.workbench import Workbench
 
 # How many violations a report shows.
 SAMPLE_ROWS = 5
@@ -68,6 +73,32 @@ def evaluate(
 ) -> tuple[CheckResult, ...]:
     """Evaluate checks, all of them, in order. One that cannot be evaluated has failed, and its message says why."""
     return _Evaluation(table, sample_rows).results(checks)
+
+
+def evaluate_stored(
+    checks: Sequence[Check],
+    tables: Sequence[InputTable],
+    bench: Workbench,
+    connection: Any,
+    *,
+    now_seconds: float,
+    sample_rows: int = SAMPLE_ROWS,
+) -> tuple[CheckResult, ...]:
+    """As :func:`evaluate`, on tables of the store, the checked one first."""
+    names = [bench.make_view(connection, table) for table in tables]
+    checked = tables[0]
+    metrics = checked.metadata.get("metrics", {})
+    table = CheckedTable(connection, names[0], dict(checked.columns), checked.row_count, now_seconds, names, metrics)
+    return evaluate(checks, table, sample_rows=sample_rows)
+
+
+def insist_on_checks(task: Task, tables: Sequence[InputTable], bench: Workbench) -> tuple[CheckResult, ...]:
+    """Evaluate a task's checks on these tables. Raises ChecksFailed where one of severity error failed."""
+    connection = bench.hermetic_connection(task.threads, task.memory_limit_bytes)
+    results = evaluate_stored(task.checks, tables, bench, connection, now_seconds=time.time())
+    if any(result.failed_for_good for result in results):
+        raise ChecksFailed(results)
+    return results
 
 
 class _Evaluation:
@@ -240,11 +271,6 @@ class _Evaluation:
         cursor = self._run(f"SELECT COLUMNS(*)::VARCHAR FROM (\n{query}\n) LIMIT {self._sample_rows}")
         columns = tuple(str(entry[0]) for entry in cursor.description)
         return Sample(columns, tuple(tuple(map(_cut, row)) for row in cursor.fetchall()))
-
-
-def violating_rows(check: Check, table: CheckedTable, limit: int) -> Sample | None:
-    """The first violations of a check; None where they are no rows, or there are none."""
-    return evaluate([check], table, sample_rows=limit)[0].sample
 
 
 def _reason(error: Exception) -> str:

@@ -27,6 +27,7 @@ from seeknal.store.objects import Artifact
 if TYPE_CHECKING:
     from seeknal.nodes.check_fields import ParsedCheck
     from seeknal.nodes.workbench import Workbench
+    from seeknal.store.store import Store
 
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
@@ -100,6 +101,17 @@ class InputTable(msgspec.Struct, frozen=True, array_like=True):
     columns: tuple[tuple[str, str], ...]
     row_count: int
     metadata: dict[str, Any] = {}
+
+
+def stored_table(store: Store, node_id: str, artifact: Artifact) -> InputTable:
+    """A stored output as a table to read."""
+    return InputTable(
+        node_id,
+        tuple(str(store.blob_path(part)) for part in artifact.parts),
+        tuple((column.name, column.type) for column in artifact.columns),
+        artifact.row_count,
+        artifact.metadata,
+    )
 
 
 class Task(msgspec.Struct, frozen=True):

@@ -7,17 +7,15 @@ the rule is cached. A rule that failed has no output.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from seeknal.dag.project import Project
-from seeknal.dag.sql import quoted_node
 from seeknal.nodes.check import CheckResult, summary
 from seeknal.nodes.check_fields import ParsedCheck, checks_of_rule
-from seeknal.nodes.checks import CheckedTable, ChecksFailed, evaluate
+from seeknal.nodes.checks import insist_on_checks
 from seeknal.nodes.kind import FieldProblem, Kind, Surroundings, Task
 from seeknal.nodes.workbench import Workbench
 from seeknal.store.objects import Artifact
@@ -61,21 +59,11 @@ class RuleKind(Kind):
     def identity(self, spec: RuleSpec, around: Surroundings) -> list[Any]:
         return [found.check.said() for found in self.checks(spec)]
 
-    def always_runs(self, spec: RuleSpec) -> bool:
-        return any(found.check.volatile for found in self.checks(spec))
-
     def execute(self, task: Task, bench: Workbench) -> Artifact:
         """Evaluate the checks. Raises ChecksFailed where one of severity error failed."""
-        connection = bench.hermetic_connection(task.threads, task.memory_limit_bytes)
-        bench.make_views(connection, task)
-        checked = task.inputs[0]
-        names = [quoted_node(table.node_id) for table in task.inputs]
-        columns, metrics = dict(checked.columns), checked.metadata.get("metrics", {})
-        table = CheckedTable(connection, names[0], columns, checked.row_count, time.time(), names, metrics)
-        results = evaluate(task.checks, table)
-        if any(result.failed_for_good for result in results):
-            raise ChecksFailed(results)
-        return Artifact((), checked.row_count, (), ((RESULTS_FILE, self._kept(results, bench)),), summary(results))
+        results = insist_on_checks(task, task.inputs, bench)
+        kept = ((RESULTS_FILE, self._kept(results, bench)),)
+        return Artifact((), task.inputs[0].row_count, (), kept, summary(results))
 
     def _kept(self, results: tuple[CheckResult, ...], bench: Workbench) -> Any:
         file = bench.store.temporary_path(".json")

@@ -154,15 +154,6 @@ class Workbench:
             self._views[name] = query
         return name
 
-    def input_table(self, node_id: str, artifact: Artifact) -> InputTable:
-        """A stored output as a table to read."""
-        return InputTable(
-            node_id,
-            tuple(str(self.store.blob_path(part)) for part in artifact.parts),
-            tuple((column.name, column.type) for column in artifact.columns),
-            artifact.row_count,
-        )
-
     def store_query(self, task: Task) -> Artifact:
         """Run a task's SQL over its inputs and put the result into the store."""
         connection = self.hermetic_connection(task.threads, task.memory_limit_bytes)

@@ -17,7 +17,8 @@ from seeknal.dag.draft import Draft
 from seeknal.dag.names import PRODUCTION, did_you_mean, environment_name
 from seeknal.errors import CorruptObjectError, NotFoundError, ProjectError
 from seeknal.nodes.check import Check, CheckResult, results_of, sample_of
-from seeknal.nodes.checks import SAMPLE_ROWS, CheckedTable, evaluate
+from seeknal.nodes.checks import SAMPLE_ROWS, evaluate_stored
+from seeknal.nodes.kind import stored_table
 from seeknal.nodes.workbench import Workbench
 from seeknal.store.objects import Artifact, FailedNode
 from seeknal.store.store import Store
@@ -102,12 +103,9 @@ def _evaluate(
             raise CorruptObjectError(
                 f"{node_id}: its data is missing from the store", hint="`seeknal run` rebuilds what is missing"
             )
+    stored = [stored_table(bench.store, node_id, artifact) for node_id, artifact in tables]
     connection = bench.hermetic_connection(1, 0)
-    names = [bench.make_view(connection, bench.input_table(node_id, artifact)) for node_id, artifact in tables]
-    checked = tables[0][1]
-    metrics = checked.metadata.get("metrics", {})
-    table = CheckedTable(connection, names[0], checked.schema(), checked.row_count, now_seconds, names, metrics)
-    return evaluate(checks, table, sample_rows=sample_rows)
+    return evaluate_stored(checks, stored, bench, connection, now_seconds=now_seconds, sample_rows=sample_rows)
 
 
 # failures

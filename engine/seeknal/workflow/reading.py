@@ -209,15 +209,13 @@ class TableReader:
     def _make_view(self, view: str, node_id: str) -> None:
         import duckdb
 
-        from seeknal.nodes.kind import InputTable
+        from seeknal.nodes.kind import stored_table
         from seeknal.nodes.workbench import table_query
 
         if view in self._viewed:
             return
         store, artifact = self.outputs.store, self.outputs.tables[node_id]
-        paths = tuple(str(store.blob_path(part)) for part in artifact.parts)
-        columns = tuple((column.name, column.type) for column in artifact.columns)
-        query = table_query(InputTable(node_id, paths, columns, artifact.row_count))
+        query = table_query(stored_table(store, node_id, artifact))
         what = "is missing from the store"
         try:
             if store.is_whole(artifact):

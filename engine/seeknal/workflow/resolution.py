@@ -19,7 +19,7 @@ from seeknal.dag.inference import Inference, NodeAnalysis
 from seeknal.dag.linking import AUDIT_FIELDS
 from seeknal.dag.manifest import Manifest
 from seeknal.nodes.check import CheckResult, results_in, results_of
-from seeknal.nodes.kind import InputTable, Task, encoded_identity
+from seeknal.nodes.kind import Task, encoded_identity, stored_table
 from seeknal.store.objects import Artifact, Tree
 from seeknal.store.store import Store
 from seeknal.workflow.fingerprint import checks_key, engine_identity, fingerprint
@@ -179,7 +179,7 @@ class Resolver:
         draft = self.executed(node_id)
         analysis = self._analyses[node_id]
         inputs = tuple(
-            self._input_table(name)
+            stored_table(self._store, name, self.artifacts[name])
             for name in draft.inputs
             if self.artifacts[name].columns or self.artifacts[name].parts
         )
@@ -201,16 +201,6 @@ class Resolver:
             function=draft.function,
             checks=tuple(linked.check for linked in (draft.checks or draft.audits)),
             output=self._decisions[node_id].artifact,
-        )
-
-    def _input_table(self, node_id: str) -> InputTable:
-        artifact = self.artifacts[node_id]
-        return InputTable(
-            node_id,
-            tuple(str(self._store.blob_path(part)) for part in artifact.parts),
-            tuple((column.name, column.type) for column in artifact.columns),
-            artifact.row_count,
-            artifact.metadata,
         )
 
     # reasons

@@ -172,16 +172,11 @@ def execute(task: Task) -> Outcome:
 
 def _check_output(task: Task, artifact: Artifact, bench: Workbench) -> tuple[CheckResult, ...]:
     """Check a node's output, and remember that it passed. Raises ChecksFailed."""
-    from seeknal.nodes.checks import CheckedTable, ChecksFailed, evaluate
+    from seeknal.nodes.checks import insist_on_checks
+    from seeknal.nodes.kind import stored_table
     from seeknal.workflow.fingerprint import checks_key, engine_identity
 
-    connection = bench.hermetic_connection(task.threads, task.memory_limit_bytes)
-    name = bench.make_view(connection, bench.input_table(task.node_id, artifact))
-    metrics = artifact.metadata.get("metrics", {})
-    table = CheckedTable(connection, name, artifact.schema(), artifact.row_count, time.time(), [name], metrics)
-    results = evaluate(task.checks, table)
-    if any(result.failed_for_good for result in results):
-        raise ChecksFailed(results)
+    results = insist_on_checks(task, [stored_table(bench.store, task.node_id, artifact)], bench)
     if not any(check.volatile for check in task.checks):
         key = checks_key(engine_identity(), task.checks, artifact)
         bench.store.record_checks(CheckRecord(key, task.node_id, [result.to_dict() for result in results]))
