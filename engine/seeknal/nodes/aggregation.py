@@ -5,7 +5,7 @@ The fields that say what to compute, and the SQL they become, are in :mod:`seekn
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -50,19 +50,35 @@ class AggregationKind(Kind):
             )
 
     def query(self, spec: AggregationSpec, inputs: Sequence[str]) -> Query:
-        if spec.transform is None:
-            text = compile_sql(spec, quoted_node(inputs[0]) if inputs else "input_0")
-            return Query(text, parts=_conditions(spec, text))
-        # On lines of its own, so that a comment at the end of the user's text ends there.
-        text = compile_sql(spec, f"(\n{spec.transform}\n)")
-        start = text.index(spec.transform)
-        return Query(text, ("transform",), start, len(spec.transform), parts=_conditions(spec, text))
+        return aggregate_query(
+            inputs, spec.transform, lambda relation: compile_sql(spec, relation), dict(_conditions(spec))
+        )
 
     def verify(
         self, spec: AggregationSpec, inputs: Sequence[Mapping[str, str] | None], schema: Mapping[str, str] | None
     ) -> Iterable[FieldProblem]:
         if spec.transform is None and inputs and inputs[0] is not None:
             yield from missing_columns(_columns(spec), inputs[0])
+
+
+def aggregate_query(
+    inputs: Sequence[str],
+    transform: str | None,
+    compiled: Callable[[str], str],
+    conditions: Mapping[tuple[str | int, ...], str],
+) -> Query:
+    """What ``compiled`` makes of the first input, or of the rows that ``transform`` gives.
+
+    ``conditions`` are the SQL in other fields, by the paths to them; the query has each on lines of its own.
+    """
+    # On lines of its own, so that a comment at the end of the user's text ends there.
+    relation = f"(\n{transform}\n)" if transform is not None else quoted_node(inputs[0]) if inputs else "input_0"
+    text = compiled(relation)
+    starts = {path: text.find(f"\n{said}\n") + 1 for path, said in conditions.items() if said}
+    parts = tuple((start, len(conditions[path]), path) for path, start in starts.items() if start)
+    if transform is None:
+        return Query(text, parts=parts)
+    return Query(text, ("transform",), text.index(transform), len(transform), parts=parts)
 
 
 def missing_columns(
@@ -89,12 +105,7 @@ def _columns(spec: AggregationSpec) -> Iterator[tuple[str, tuple[str | int, ...]
             yield feature.name, ("features", index, "name")
 
 
-def _conditions(spec: AggregationSpec, text: str) -> tuple[tuple[int, int, tuple[str | int, ...]], ...]:
-    """Where the conditions that the user wrote stand in the SQL: on lines of their own."""
-    found = []
+def _conditions(spec: AggregationSpec) -> Iterator[tuple[tuple[str | int, ...], str]]:
     for index, feature in enumerate(spec.features):
         for number, since in enumerate(feature.since):
-            start = text.find(f"\n{since.condition}\n") + 1
-            if start:
-                found.append((start, len(since.condition), ("features", index, "since", number, "condition")))
-    return tuple(found)
+            yield ("features", index, "since", number, "condition"), since.condition

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 import msgspec
 
 from seeknal.dag.names import did_you_mean
+from seeknal.dag.sql import quoted
 from seeknal.errors import Problem, ProjectError
 
 # What a feature may ask for, and the function of DuckDB that computes it.
@@ -169,7 +170,7 @@ def compile_sql(spec: AggregationSpec, relation: str) -> str:
     select = _select(spec, outputs, windowed)
     groups = [windowed.column(_row(key)) if windowed else _row(key) for key in keys]
     source = windowed.sql(relation) if windowed else f'{relation} AS "row"'
-    order = [f"{_quoted(key)} NULLS LAST" for key in keys]
+    order = [f"{quoted(key)} NULLS LAST" for key in keys]
     return f"SELECT\n    {_listed(select, 4)}\nFROM {source}\nGROUP BY {', '.join(groups)}\nORDER BY {', '.join(order)}"
 
 
@@ -297,13 +298,9 @@ def _same_dates(spec: AggregationSpec) -> bool:
     return spec.feature_date_col.lower() == spec.application_date_col.lower()
 
 
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
 def _row(column: str) -> str:
     # Qualified, since a bare name that the relation lacks could be taken for an alias of the same SELECT.
-    return f'"row".{_quoted(column)}'
+    return f'"row".{quoted(column)}'
 
 
 def _listed(parts: Iterable[str], indent: int) -> str:
@@ -313,7 +310,7 @@ def _listed(parts: Iterable[str], indent: int) -> str:
 def _select(spec: AggregationSpec, outputs: list[_Output], windowed: _WindowedRows | None) -> list[str]:
     """Write the output's columns, over the rows themselves or over their windowed form."""
     term = windowed.column if windowed else str
-    select = [f"{term(_row(key))} AS {_quoted(key)}" for key in _key_columns(spec)]
+    select = [f"{term(_row(key))} AS {quoted(key)}" for key in _key_columns(spec)]
     for output in outputs:
         value = _row(output.column)
         if windowed and output.days:
@@ -332,7 +329,7 @@ def _select(spec: AggregationSpec, outputs: list[_Output], windowed: _WindowedRo
             expression = f"{output.aggregate}({'*' if counts_rows else term(value)})"
             if filters:
                 expression += f" FILTER (WHERE {' AND '.join(filters)})"
-        select.append(f"{expression} AS {_quoted(output.name)}")
+        select.append(f"{expression} AS {quoted(output.name)}")
     return select
 
 

@@ -12,8 +12,7 @@ from typing import Any
 import msgspec
 
 from seeknal.dag.project import Project
-from seeknal.dag.sql import quoted_node
-from seeknal.nodes.aggregation import missing_columns
+from seeknal.nodes.aggregation import aggregate_query, missing_columns
 from seeknal.nodes.kind import FieldProblem, Kind, Query
 from seeknal.nodes.second_order_aggregation_sql import SecondOrderSpec, check, compile_sql
 
@@ -41,8 +40,7 @@ class SecondOrderAggregationKind(Kind):
     spec = SecondOrderAggregationSpec
 
     def check(self, spec: SecondOrderAggregationSpec, project: Project) -> Iterable[FieldProblem]:
-        for wrong in check(spec):
-            yield FieldProblem(wrong.message, wrong.path, wrong.hint)
+        yield from check(spec)
         named = list(_named(spec))
         if spec.transform is None:
             if not named:
@@ -59,13 +57,9 @@ class SecondOrderAggregationKind(Kind):
             yield spec.source, ("source",)
 
     def query(self, spec: SecondOrderAggregationSpec, inputs: Sequence[str]) -> Query:
-        if spec.transform is None:
-            text = compile_sql(spec, quoted_node(inputs[0]) if inputs else "input_0")
-            return Query(text, parts=_conditions(spec, text))
-        # On lines of its own, so that a comment at the end of the user's text ends there.
-        text = compile_sql(spec, f"(\n{spec.transform}\n)")
-        start = text.index(spec.transform)
-        return Query(text, ("transform",), start, len(spec.transform), parts=_conditions(spec, text))
+        return aggregate_query(
+            inputs, spec.transform, lambda relation: compile_sql(spec, relation), dict(_conditions(spec))
+        )
 
     def verify(
         self,
@@ -97,14 +91,11 @@ def _named(spec: SecondOrderAggregationSpec) -> Iterator[str]:
             yield name
 
 
-def _conditions(spec: SecondOrderAggregationSpec, text: str) -> tuple[tuple[int, int, tuple[str | int, ...]], ...]:
-    """Where the conditions that the user wrote stand in the SQL: on lines of their own."""
-    found = []
+def _conditions(spec: SecondOrderAggregationSpec) -> Iterator[tuple[tuple[str | int, ...], str]]:
     for name, feature in spec.features.items():
-        several = isinstance(feature.since, list)
-        for number, since in enumerate(feature.since if isinstance(feature.since, list) else [feature.since]):
-            start = text.find(f"\n{since.condition}\n") + 1 if since is not None and since.condition else 0
-            if start:
-                path = ("features", name, "since", *((number,) if several else ()), "condition")
-                found.append((start, len(since.condition), path))
-    return tuple(found)
+        path: tuple[str | int, ...] = ("features", name, "since")
+        if not isinstance(feature.since, list):
+            yield (*path, "condition"), feature.since.condition
+            continue
+        for number, since in enumerate(feature.since):
+            yield (*path, number, "condition"), since.condition

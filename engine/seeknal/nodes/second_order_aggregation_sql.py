@@ -21,6 +21,7 @@ import msgspec
 from seeknal.dag.names import did_you_mean
 from seeknal.dag.sql import quoted
 from seeknal.nodes.aggregation_sql import AGGREGATES, LONGEST_WINDOW_DAYS
+from seeknal.nodes.kind import FieldProblem
 
 DAYS_BETWEEN = "_days_between"
 
@@ -102,16 +103,7 @@ class _Output:
     feature: str
 
 
-@dataclass(frozen=True, slots=True)
-class Wrong:
-    """Something wrong with the features; ``path`` leads there from the node."""
-
-    message: str
-    path: tuple[str, ...]
-    hint: str = ""
-
-
-def check(spec: SecondOrderSpec) -> list[Wrong]:
+def check(spec: SecondOrderSpec) -> list[FieldProblem]:
     """Say everything that is wrong with a spec; an empty list where it can be compiled."""
     return _read(spec)[1]
 
@@ -136,14 +128,14 @@ def compile_sql(spec: SecondOrderSpec, relation: str) -> str:
     )
 
 
-def _read(spec: SecondOrderSpec) -> tuple[list[_Output], list[Wrong]]:
+def _read(spec: SecondOrderSpec) -> tuple[list[_Output], list[FieldProblem]]:
     wrong = [
-        Wrong(f"{field} is empty", (field,))
+        FieldProblem(f"{field} is empty", (field,))
         for field in ("id_col", "feature_date_col", "application_date_col")
         if getattr(spec, field) == ""
     ]
     if not spec.features:
-        wrong.append(Wrong("features is empty: declare at least one", ("features",)))
+        wrong.append(FieldProblem("features is empty: declare at least one", ("features",)))
     outputs: dict[str, _Output] = {}
     for name, feature in spec.features.items():
         for output in _read_feature(name, feature, wrong):
@@ -152,27 +144,29 @@ def _read(spec: SecondOrderSpec) -> tuple[list[_Output], list[Wrong]]:
             if other.expression != output.expression:
                 message = f"output column '{output.name}' is declared twice: by {other.feature} and {name}"
                 hint = "give a condition a `name:`, or compute the column under another name first"
-                wrong.append(Wrong(message, ("features", name), hint))
+                wrong.append(FieldProblem(message, ("features", name), hint))
             elif output.name.lower() == spec.id_col.lower():
-                wrong.append(Wrong(f"output column '{output.name}' has the name of the id column", ("features", name)))
+                wrong.append(
+                    FieldProblem(f"output column '{output.name}' has the name of the id column", ("features", name))
+                )
     return list(outputs.values()), wrong
 
 
-def _read_feature(name: str, feature: SecondOrderFeature, wrong: list[Wrong]) -> Iterator[_Output]:
+def _read_feature(name: str, feature: SecondOrderFeature, wrong: list[FieldProblem]) -> Iterator[_Output]:
     path = ("features", name)
     column = name if feature.source_feature is None else feature.source_feature
     value = f'"row".{quoted(column)}'
     ratios = feature.ratio if isinstance(feature.ratio, list) else [feature.ratio]
     conditions = feature.since if isinstance(feature.since, list) else [feature.since]
     if not column:
-        wrong.append(Wrong(f"feature '{name}': source_feature is empty", path))
+        wrong.append(FieldProblem(f"feature '{name}': source_feature is empty", path))
     for key in ("percentile", "delta"):
         if getattr(feature, key) is not None:
             hint = "compute it in a transform"
-            wrong.append(Wrong(f"feature '{name}': '{key}' is not supported", (*path, key), hint))
+            wrong.append(FieldProblem(f"feature '{name}': '{key}' is not supported", (*path, key), hint))
     if not (feature.basic or ratios or conditions):
         needed = "a window needs `basic:`" if feature.window else "it has none of basic, ratio and since"
-        wrong.append(Wrong(f"feature '{name}': {needed}", path))
+        wrong.append(FieldProblem(f"feature '{name}': {needed}", path))
     basic = list(_aggregates(feature.basic, name, (*path, "basic"), wrong)) if feature.basic else []
     for said, function in basic:
         yield _Output(f"{column}_{said}", _filtered(function, value, _KNOWN), name)
@@ -204,25 +198,25 @@ def _filtered(function: str, value: str, condition: str) -> str:
 
 
 def _aggregates(
-    asked: str | list[str], feature: str, path: tuple[str, ...], wrong: list[Wrong]
+    asked: str | list[str], feature: str, path: tuple[str, ...], wrong: list[FieldProblem]
 ) -> Iterable[tuple[str, str]]:
     """The aggregates asked for: as they stand in the output's names, and DuckDB's function."""
     names = [asked] if isinstance(asked, str) else asked
     if not names:
-        wrong.append(Wrong(f"feature '{feature}': names no aggregate", path, "such as [sum]"))
+        wrong.append(FieldProblem(f"feature '{feature}': names no aggregate", path, "such as [sum]"))
     for said in names:
         function = AGGREGATES.get(said.strip().lower())
         if function is None:
             message = f"feature '{feature}': unknown aggregate '{said}'"
-            wrong.append(Wrong(message, path, did_you_mean(said, AGGREGATES)))
+            wrong.append(FieldProblem(message, path, did_you_mean(said, AGGREGATES)))
         else:
             yield said.strip().upper(), function
 
 
-def _window(days: list[int], feature: str, path: tuple[str, ...], wrong: list[Wrong]) -> str:
+def _window(days: list[int], feature: str, path: tuple[str, ...], wrong: list[FieldProblem]) -> str:
     """A window as a predicate; nothing where it is none."""
     if len(days) == 2 and 0 <= days[0] <= days[1] <= LONGEST_WINDOW_DAYS:
         return f"{_DAYS} BETWEEN {days[0]} AND {days[1]}"
     message = f"feature '{feature}': {days} is no window"
-    wrong.append(Wrong(message, path, "write [from, to] in days before the application date, such as [1, 7]"))
+    wrong.append(FieldProblem(message, path, "write [from, to] in days before the application date, such as [1, 7]"))
     return ""

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import quote
 
 from seeknal.dag.names import did_you_mean
-from seeknal.dag.sql import literal
+from seeknal.dag.sql import literal, quoted
 from seeknal.errors import NodeFailedError, Place
 from seeknal.nodes.data_types import duckdb_type
 from seeknal.nodes.foreign_table import refuse_alike
@@ -81,7 +81,7 @@ class SqliteTable:
             query = request.params.get("query")
             if query is None:
                 name = self._table_name()
-                self._select = f"SELECT * FROM main.{_quoted(name)}"
+                self._select = f"SELECT * FROM main.{quoted(name)}"
                 types = dict(self._run(f"SELECT name, type FROM {_table_info(name)}"))
             else:
                 self._connection.set_authorizer(_authorize)
@@ -106,7 +106,7 @@ class SqliteTable:
         found: dict[str, set[str]] = {}
         for start in range(0, len(names), _COLUMNS_AT_ONCE):
             some = names[start : start + _COLUMNS_AT_ONCE]
-            asked = [condition for name in some for condition in _class_conditions(_quoted(name))]
+            asked = [condition for name in some for condition in _class_conditions(quoted(name))]
             (flags,) = self._run(
                 f"SELECT {', '.join(f'max({condition})' for condition in asked)} FROM {self._relation}"
             )
@@ -225,7 +225,3 @@ def _keeps_log(file: str) -> bool:
 
 def _table_info(name: str) -> str:
     return f"pragma_table_xinfo({literal(name)})"
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
