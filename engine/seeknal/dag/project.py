@@ -6,6 +6,7 @@ its name is then the folder's.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,11 +161,16 @@ def python_files(project: Project) -> Iterator[Path]:
 
 
 def _files(project: Project, *left_out: str) -> Iterator[Path]:
-    folder = project.nodes_folder
-    if not folder.is_dir():
-        return
-    for path in sorted(folder.rglob("*")):
-        parts = path.relative_to(folder).parts
-        is_ours = parts[0] not in (*left_out, "templates") and not any(part.startswith(".") for part in parts)
-        if is_ours and path.suffix in (".yml", ".yaml", ".py") and path.is_file():
-            yield path
+    # Names are compared as texts: a Path for each costs more than all else that a run with nothing to do does.
+    top = str(project.nodes_folder)
+    found: list[tuple[list[str], str]] = []
+    for folder, folders, names in os.walk(top):
+        folders[:] = [name for name in folders if name[0] != "."]
+        if folder == top:
+            folders[:] = [name for name in folders if name not in (*left_out, "templates")]
+        inside = folder[len(top) + 1 :].split(os.sep) if folder != top else []
+        ours = (name for name in names if name[0] != "." and name.endswith((".yml", ".yaml", ".py")))
+        found += (([*inside, name], os.path.join(folder, name)) for name in ours)
+    for _, path in sorted(found):
+        if os.path.isfile(path):
+            yield Path(path)
