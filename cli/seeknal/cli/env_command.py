@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from seeknal.cli.console import Console, print_document, table
+from seeknal.cli.gc_command import du
 from seeknal.cli.history_command import history, pin, unpin
 from seeknal.cli.options import (
     json_option,
@@ -166,6 +167,7 @@ def list_(as_json: bool, project_path: Path | None) -> int:
 env.add_command(history)
 env.add_command(pin)
 env.add_command(unpin)
+env.add_command(du)
 
 
 @env.command("delete")

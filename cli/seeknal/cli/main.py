@@ -29,6 +29,7 @@ COMMANDS = {
     ),
     "diff": ("seeknal.cli.diff_command", "diff", "Compare the project's files with production."),
     "repl": ("seeknal.cli.repl_command", "repl", "Query an environment's tables with SQL."),
+    "gc": ("seeknal.cli.gc_command", "gc", "Give back the space of what nobody needs any more."),
     "store": ("seeknal.cli.store_command", "store", "Verify and repair the store."),
     "inspect": ("seeknal.cli.inspect_command", "inspect", "Look at a node's stored output."),
     "schema": ("seeknal.cli.schema_command", "schema", "Print JSON Schemas of the YAML, for editors."),

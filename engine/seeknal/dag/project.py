@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -38,6 +38,8 @@ class ProjectSettings(msgspec.Struct, frozen=True, kw_only=True):
     - ``strict``: unknown fields and settings are errors
     - ``deterministic``: one thread for every node, so that the same inputs give the same bytes at any size
     - ``allow_external_paths``: exposures may write outside the project
+    - ``keep_last``: how many states of each environment ``seeknal gc`` keeps at least
+    - ``keep_days``: for how many days it keeps what was an environment's current state
     """
 
     name: str = ""
@@ -50,6 +52,8 @@ class ProjectSettings(msgspec.Struct, frozen=True, kw_only=True):
     strict: bool = False
     deterministic: bool = False
     allow_external_paths: bool = False
+    keep_last: Annotated[int, msgspec.Meta(ge=0)] = 10
+    keep_days: Annotated[float, msgspec.Meta(ge=0)] = 30.0
 
 
 @dataclass(frozen=True)

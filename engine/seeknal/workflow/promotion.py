@@ -17,7 +17,7 @@ from seeknal.dag.manifest import Manifest
 from seeknal.dag.names import PRODUCTION
 from seeknal.dag.parameters import GivenParameters, RunParameters
 from seeknal.dag.project import Project
-from seeknal.errors import DeliveryError, PromotionRaceError, SeeknalError
+from seeknal.errors import CorruptObjectError, DeliveryError, PromotionRaceError, SeeknalError
 from seeknal.nodes.registry import KINDS
 from seeknal.store.objects import EnvironmentRecord, FailedNodes, Snapshot, Tree
 from seeknal.store.store import Store
@@ -138,8 +138,12 @@ def _insist_on_whole(store: Store, promotion: Promotion) -> None:
 
 
 def _what_moved(store: Store, now: Snapshot | None, base: str | None) -> str:
-    before = store.read_tree(store.read_snapshot(base).tree).nodes if base else {}
     after = store.read_tree(now.tree).nodes if now else {}
+    try:
+        before = store.read_tree(store.read_snapshot(base).tree).nodes if base else {}
+    except CorruptObjectError:
+        # The state that the environment was planned against may not be kept any more.
+        before = after
     moved = [node_id for node_id in {**before, **after} if before.get(node_id) != after.get(node_id)]
     names = ", ".join(moved[:5]) + (", …" if len(moved) > 5 else "")
     by = f" ({now.reason} by {now.created_by})" if now else ""
@@ -154,7 +158,11 @@ def execute_promotion(
     Raises BusyError where a run or another promotion is at work on the target, PromotionRaceError where it moved after
     the promotion was decided.
     """
-    with environment_lock(store, promotion.target, "promote"):
+    with environment_lock(store, promotion.target, "promote") as lease:
+        # In this order: what is there once the lease names it stays there, though its environment may be deleted.
+        lease.protect(promotion.source_digest)
+        store.read_tree(store.read_snapshot(promotion.source_digest).tree)
+        _insist_on_whole(store, promotion)
         digest = move_to_tree(
             store,
             promotion.target,

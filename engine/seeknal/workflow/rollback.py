@@ -95,7 +95,7 @@ def execute_rollback(
     the rollback was decided, StoreError where outputs went away meanwhile.
     """
     environment, target = rollback.environment, rollback.target
-    with environment_lock(store, environment, "rollback"), store.leases.hold("rollback") as lease:
+    with environment_lock(store, environment, "rollback") as lease:
         # In this order: what is there once the lease names it stays there.
         lease.protect(target.digest)
         store.read_tree(store.read_snapshot(target.digest).tree)

@@ -342,7 +342,7 @@ class DAGRunner:
             raise
         return selection
 
-    def _production_lock(self) -> AbstractContextManager[None]:
+    def _production_lock(self) -> AbstractContextManager[object]:
         return environment_lock(Project.open(self.root).store(), PRODUCTION, "DAGRunner.run")
 
     def _close(self) -> None:

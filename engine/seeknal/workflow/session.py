@@ -24,6 +24,7 @@ from seeknal.errors import BusyError, CorruptObjectError
 from seeknal.state.locks import FileLock
 from seeknal.store.file_memo import FileDigests
 from seeknal.store.filesystem import link_atomically
+from seeknal.store.leases import Lease
 from seeknal.store.objects import FailedNodes, Snapshot, Tree
 from seeknal.store.store import Store
 from seeknal.workflow.commit import commit, schemas_of
@@ -297,10 +298,10 @@ class Session:
         remember(self.store, record)
 
     @contextmanager
-    def locked(self, environment: str, purpose: str) -> Iterator[None]:
+    def locked(self, environment: str, purpose: str) -> Iterator[Lease]:
         """Keep other runs and promotions off an environment. Raises BusyError."""
-        with environment_lock(self.store, environment, purpose):
-            yield
+        with environment_lock(self.store, environment, purpose) as lease:
+            yield lease
 
 
 def run_parameters(given: GivenParameters | None = None) -> RunParameters:
@@ -315,10 +316,13 @@ def file_digests(store: Store) -> FileDigests:
 
 
 @contextmanager
-def environment_lock(store: Store, environment: str, purpose: str) -> Iterator[None]:
-    """Hold the lock by which runs and promotions on one environment exclude each other. Raises BusyError."""
+def environment_lock(store: Store, environment: str, purpose: str) -> Iterator[Lease]:
+    """Hold the lock by which runs and promotions on one environment exclude each other, and a lease on the store.
+
+    Raises BusyError.
+    """
     store.prepare()
     path = store.lock_path(environment)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path, f"seeknal {purpose}"), store.leases.hold(purpose):
-        yield
+    with FileLock(path, f"seeknal {purpose}"), store.leases.hold(purpose) as lease:
+        yield lease

@@ -7,16 +7,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from stat import S_ISREG
 from typing import NamedTuple, TypeAlias
 
 from seeknal.store.objects import Artifact, Blob
 from seeknal.store.store import Store
 
 BLOB, ACTION, TREE, SNAPSHOT, MANIFEST, VIEW, PIN = "blob", "action", "tree", "snapshot", "manifest", "view", "pin"
+CHECKS, QUARANTINE = "checks", "quarantine"
+
+# Kinds whose objects are folders, and those that stand one folder deeper.
+_FOLDERS = (VIEW, QUARANTINE)
+_NESTED = (ACTION, BLOB, CHECKS)
 
 # Kind → its folder, and the names that its objects have there; below blobs/ and actions/ the first two digits are a
 # folder's name.
@@ -28,6 +35,8 @@ FOLDERS = {
     ACTION: ("actions", re.compile(r"[0-9a-f]{32}")),
     BLOB: ("blobs", re.compile(r"[0-9a-f]{32}(\.[^/]*)?", re.DOTALL)),
     PIN: ("pins", re.compile(r"[0-9a-f]{32}")),
+    CHECKS: ("checks", re.compile(r"[0-9a-f]{32}")),
+    QUARANTINE: ("quarantine", re.compile(r"[0-9]{8}T[0-9]{6}-[0-9]+")),
 }
 
 Key: TypeAlias = tuple[str, str]
@@ -73,17 +82,29 @@ def strays(store: Store, kind: str) -> Iterator[Stored]:
 
 def _entries(store: Store, kind: str) -> Iterator[tuple[Stored, bool]]:
     folder, pattern = FOLDERS[kind]
-    for prefix, entry in _files(store.root / folder, nested=kind in (ACTION, BLOB)):
+    for prefix, entry in _files(store.root / folder, nested=kind in _NESTED):
         try:
             stat = entry.stat(follow_symlinks=False)
             is_folder = entry.is_dir(follow_symlinks=False)
         except OSError:
             continue
         name = prefix + entry.name
-        known = bool(pattern.fullmatch(name)) and is_folder == (kind == VIEW) and not entry.is_symlink()
+        known = bool(pattern.fullmatch(name)) and is_folder == (kind in _FOLDERS) and not entry.is_symlink()
         if kind == MANIFEST and known:
             name = name.removesuffix(".json")
-        yield Stored(kind, name, Path(entry.path), stat.st_size, stat.st_mtime_ns, stat.st_mode & 0o7777), known
+        size_bytes = _size_below(entry.path) if is_folder else stat.st_size
+        yield Stored(kind, name, Path(entry.path), size_bytes, stat.st_mtime_ns, stat.st_mode & 0o7777), known
+
+
+def _size_below(folder: str) -> int:
+    """The bytes of the files in a folder, links not counted."""
+    size_bytes = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                stat = os.lstat(os.path.join(parent, name))
+                size_bytes += stat.st_size if S_ISREG(stat.st_mode) else 0
+    return size_bytes
 
 
 def _files(folder: Path, *, nested: bool) -> Iterator[tuple[str, os.DirEntry[str]]]:

@@ -25,7 +25,7 @@ from typing import ClassVar
 
 import msgspec
 
-from seeknal.errors import BusyError, CorruptObjectError, StoreError
+from seeknal.errors import BusyError, CorruptObjectError
 from seeknal.store.filesystem import place, temporary_name
 
 # Nobody holds the lock shared for longer than it takes to look at a few files.
@@ -149,7 +149,9 @@ class Leases:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink(missing_ok=True)
             except BlockingIOError:
-                found.append(_read(path))
+                # One that ends in this moment has removed its file already.
+                with contextlib.suppress(FileNotFoundError):
+                    found.append(_read(path))
             finally:
                 os.close(descriptor)
         return sorted(found, key=lambda lease: lease.holder.started_ns)
@@ -218,7 +220,9 @@ def _read(path: Path) -> LiveLease:
         first, *named = path.read_bytes().splitlines()
         holder = msgspec.json.decode(first, type=LeaseHolder)
         return LiveLease(holder, tuple(line.decode("ascii") for line in named))
-    except (OSError, ValueError, StoreError) as error:
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
         raise CorruptObjectError(
             f"the lease {path.name} of a live process cannot be understood", hint="try again when no process runs"
         ) from error

@@ -33,7 +33,7 @@ def repair(
     repairs: Sequence[Repair],
     *,
     who: str,
-    lock: Callable[[str], AbstractContextManager[None]],
+    lock: Callable[[str], AbstractContextManager[object]],
 ) -> dict[Repair, str]:
     """Do these repairs; gives what was not done, with the reason.
 
@@ -79,7 +79,7 @@ def _end_history(store: Store, snapshot: str) -> None:
     write_ends(store, known | {snapshot})
 
 
-def _move_ref(store: Store, entry: Repair, who: str, lock: Callable[[str], AbstractContextManager[None]]) -> None:
+def _move_ref(store: Store, entry: Repair, who: str, lock: Callable[[str], AbstractContextManager[object]]) -> None:
     name = entry.subject
     with lock(name):
         damaged: str | None

@@ -210,12 +210,15 @@ class Store:
             record = decode(self._checks_path(key).read_bytes(), CheckRecord, f"checks {key}")
         except (OSError, StoreError):
             return None
-        return record if record.key == key else None
+        if record.key != key or (self.leases.held and not self._renew([self._checks_path(key)])):
+            return None
+        return record
 
     def record_checks(self, record: CheckRecord) -> None:
         """Remember that an output passed its checks."""
         path = self._checks_path(record.key)
-        write_atomically(path, encode(record), self.temporary_folder)
+        with self._placing(path):
+            write_atomically(path, encode(record), self.temporary_folder)
         self._written.append(path)
 
     def _failed_path(self, environment: str) -> Path:
@@ -228,6 +231,12 @@ class Store:
             return decode(data, FailedNodes, f"the failed nodes of environment '{environment}'")
         except (OSError, CorruptObjectError):
             return FailedNodes()
+
+    def failed_names(self) -> list[str]:
+        """The environments where the checks of nodes failed, sorted."""
+        with contextlib.suppress(FileNotFoundError):
+            return sorted(os.listdir(self.root / "failed"))
+        return []
 
     def write_failed(self, environment: str, failed: FailedNodes) -> None:
         """Remember which nodes' checks failed in an environment, for who looks at them."""

@@ -1,0 +1,52 @@
+"""Collecting garbage in a project: the store's plan, with what only the engine knows to be in use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from seeknal.dag.project import Project
+from seeknal.state.locks import FileLock
+from seeknal.store.collection import Collected, CollectionPlan, execute_collection, plan_collection
+from seeknal.store.inventory import MANIFEST
+from seeknal.store.reach import Retention, Root
+from seeknal.workflow.session import UNFINISHED_SECONDS
+
+
+def retention_of(project: Project) -> Retention:
+    """How much of the past a project's settings keep."""
+    return Retention(project.settings.keep_last, project.settings.keep_days)
+
+
+def plan_garbage(project: Project, retention: Retention) -> CollectionPlan:
+    """Decide what may go; see :func:`seeknal.store.collection.plan_collection`. Raises StoreError."""
+    store = project.store()
+    if not store.root.is_dir():
+        return CollectionPlan(retention, [], [], frozenset())
+    return plan_collection(store, retention, lambda: shown_manifests(project))
+
+
+def collect_garbage(project: Project, retention: Retention) -> tuple[CollectionPlan, Collected]:
+    """Decide what may go, and take it away. Raises BusyError where another process does that, StoreError, OSError."""
+    store = project.store()
+    if not store.root.is_dir():
+        return plan_garbage(project, retention), Collected(0, 0, 0, 0)
+    store.prepare()
+    with FileLock(store.root / "locks" / ".gc", "seeknal gc"):
+        plan = plan_garbage(project, retention)
+        done = execute_collection(store, plan, lambda: shown_manifests(project))
+        store.sweep_temporary(UNFINISHED_SECONDS)
+    return plan, done
+
+
+def shown_manifests(project: Project) -> Iterator[Root]:
+    """The manifests that links below ``target/`` show."""
+    folders = [project.target, *sorted((project.target / "environments").glob("*"))]
+    for folder in folders:
+        try:
+            name = Path(os.readlink(folder / "manifest.json")).name
+        except OSError:
+            continue
+        where = folder.relative_to(project.root)
+        yield Root(f"shown as {where}/manifest.json", ((MANIFEST, name.removesuffix(".json")),))
