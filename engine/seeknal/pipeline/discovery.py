@@ -8,6 +8,7 @@ is put back before the next file. The functions that make nodes are not called.
 from __future__ import annotations
 
 import ast
+import contextlib
 import faulthandler
 import os
 import sys
@@ -29,15 +30,24 @@ from seeknal.pipeline.discovered import (
 from seeknal.pipeline.exception_text import cut, described, last_place, said
 from seeknal.pipeline.field_places import Positions, places_of
 from seeknal.pipeline.function_digest import digest_of_function
-from seeknal.pipeline.module_syntax import MOST_BYTES, FunctionNode, ModuleSyntax, decoded, is_empty, without_metadata
+from seeknal.pipeline.module_syntax import (
+    MOST_BYTES,
+    FunctionNode,
+    ModuleSyntax,
+    decoded,
+    is_empty,
+    names_used,
+    without_metadata,
+)
 from seeknal.pipeline.outside import may_read_outside
 from seeknal.pipeline.plain_values import NotPlain, plain
 from seeknal.pipeline.project_files import is_project_file
 from seeknal.pipeline.project_modules import PACKAGE, import_file, prepare_imports
-from seeknal.pipeline.reach import Reach, SyntaxCache, helpers_of, reach_of_function, reach_of_import
+from seeknal.pipeline.reach import Reach, SyntaxCache, helpers_of, reach_of_effects, reach_of_function, reach_of_import
 from seeknal.pipeline.references import Reference, references_in
 from seeknal.pipeline.registry import Registration, clear_registry, registrations
 from seeknal.pipeline.script_header import header_problems
+from seeknal.pipeline.value_content import content_of, data_of
 
 
 def discover(root: Path, files: list[str], answers: BinaryIO, trace: BinaryIO, patience_seconds: float) -> None:
@@ -124,6 +134,7 @@ def _found_file(
     files = [path for path in imported.others if path.is_file()]
     digests = {path.relative_to(root).as_posix(): _digest(path) for path in [module.path, *files]}
     statements = [entry for entry in imported.nodes() if not _defines(entry)]
+    statements += reach_of_effects(syntax, module, imported)
     reads_outside = may_read_outside(
         (without_metadata(None, entry) for entry in _without_imports(statements)), frozenset()
     )
@@ -196,7 +207,7 @@ def _references(syntax: SyntaxCache, module: ModuleSyntax, node: FunctionNode) -
 def _values(
     module: ModuleSyntax, reach: Reach, namespace: ModuleType, registration: Registration, syntax: SyntaxCache
 ) -> dict[str, Any]:
-    """The plain values of names whose syntax does not tell them: those bound by calls, and those of closures."""
+    """What the names hold whose syntax does not tell it: those that effects bind or may change, those of closures."""
     values: dict[str, Any] = {}
     modules = [("", module, namespace)]
     wanted = {str(path): path for path in reach.others}
@@ -207,21 +218,23 @@ def _values(
             modules.append((f"{path.relative_to(syntax.root).as_posix()}: ", taken_apart, other))
     for prefix, code, imported in modules:
         effects = set(map(id, code.effects))
+        touched = names_used(code.effects)
         for name, statements in code.bindings.items():
-            if any(id(entry) in effects for entry in statements) and name in vars(imported):
-                _note(values, f"{prefix}{name}", vars(imported)[name])
+            if name not in vars(imported):
+                continue
+            value = vars(imported)[name]
+            if isinstance(value, ModuleType) and is_project_file(syntax.root, getattr(value, "__file__", None)):
+                # What a statement does with another module of the project may change any of its names.
+                if name in touched:
+                    values[f"{prefix}{name}"] = data_of(value)
+            elif name in touched or any(id(entry) in effects for entry in statements):
+                values[f"{prefix}{name}"] = content_of(value)
     function = registration.function
     compiled, cells = getattr(function, "__code__", None), getattr(function, "__closure__", None) or ()
     for name, cell in zip(compiled.co_freevars if compiled else (), cells, strict=False):
-        _note(values, f"{name} (closure)", cell.cell_contents)
+        with contextlib.suppress(ValueError):
+            values[f"{name} (closure)"] = content_of(cell.cell_contents)
     return values
-
-
-def _note(values: dict[str, Any], name: str, value: Any) -> None:
-    try:
-        values[name] = plain(value)
-    except Exception:
-        return
 
 
 def _defines(node: Any) -> bool:

@@ -106,6 +106,13 @@ def reach_of_import(cache: SyntaxCache, module: ModuleSyntax) -> Reach:
     return _with_imports(cache, module, list(module.tree.body))
 
 
+def reach_of_effects(cache: SyntaxCache, module: ModuleSyntax, imported: Reach) -> Iterator[ast.AST]:
+    """The code that may run when a file is imported: the effects of it and of its modules, and what they call."""
+    for entry in (module, *(other for file in imported.others if (other := cache.module(file)) is not None)):
+        if entry.effects:
+            yield from _with_imports(cache, entry, _closure(entry, entry.effects)).nodes()
+
+
 def _closure(module: ModuleSyntax, start: Iterable[ast.AST]) -> list[ast.AST]:
     """The start, and the bindings of every name that is used from there on, in the order of the file."""
     first, *rest = start
@@ -141,6 +148,7 @@ def _code_of(module: ModuleSyntax, node: ast.AST) -> list[ast.AST]:
 def _with_imports(cache: SyntaxCache, module: ModuleSyntax, own: list[ast.AST]) -> Reach:
     reach = Reach(own)
     queue: list[tuple[Path, list[Path]]] = []
+    full: set[Path] = set()
 
     def look(path: Path, nodes: Iterable[ast.AST], *, at_run_time: bool) -> None:
         for node in nodes:
@@ -151,24 +159,36 @@ def _with_imports(cache: SyntaxCache, module: ModuleSyntax, own: list[ast.AST]) 
     used = names_used(own)
     look(module.path, own, at_run_time=bool(used & _IMPORTS_AT_RUN_TIME))
     # Modules that the function does not use are imported with its file all the same, so their effects count.
-    imports = [entry for entry in module.tree.body if isinstance(entry, ast.Import | ast.ImportFrom)]
-    effects_only = {file for entry in imports for file in imported_files(cache.root, module.path, entry)}
-    while queue:
-        _, files = queue.pop()
-        for file in files:
-            effects_only.discard(file)
-            if file in reach.others or file == module.path:
-                continue
+    left = _imported_at_top(cache, module)
+    seen = {module.path}
+    while queue or left:
+        while queue:
+            _, files = queue.pop()
+            for file in files:
+                if file in full or file == module.path:
+                    continue
+                full.add(file)
+                other = cache.module(file)
+                reach.others[file] = [] if other is None else list(other.tree.body)
+                if other is None:
+                    reach.unreadable.append(file)
+                    continue
+                body = reach.others[file]
+                look(file, body, at_run_time=bool(names_used(body) & _IMPORTS_AT_RUN_TIME))
+        if left:
+            file = left.pop()
             other = cache.module(file)
-            if other is None:
-                reach.others[file] = []
-                reach.unreadable.append(file)
+            if file in seen or other is None:
                 continue
-            body: list[ast.AST] = list(other.tree.body)
-            reach.others[file] = body
-            look(file, body, at_run_time=bool(names_used(body) & _IMPORTS_AT_RUN_TIME))
-    for file in sorted(effects_only - reach.others.keys()):
-        other = cache.module(file)
-        if other is not None and other.effects:
-            reach.others[file] = _closure(other, other.effects)
+            seen.add(file)
+            left += _imported_at_top(cache, other)
+            if other.effects and file not in full:
+                reach.others[file] = _closure(other, other.effects)
+                look(file, reach.others[file], at_run_time=bool(names_used(reach.others[file]) & _IMPORTS_AT_RUN_TIME))
     return reach
+
+
+def _imported_at_top(cache: SyntaxCache, module: ModuleSyntax) -> list[Path]:
+    """The project's modules that the import statements at the top of a file name."""
+    imports = [entry for entry in module.tree.body if isinstance(entry, ast.Import | ast.ImportFrom)]
+    return [file for entry in imports for file in imported_files(cache.root, module.path, entry)]

@@ -790,3 +790,57 @@ def test_neither_threads_nor_processes_that_a_function_leaves_behind_hold_the_ru
     assert problems(result) == {}
     for name in ("thread", "child", "fork_returns", "fork_raises", "fork_exits"):
         assert rows(project, f"source.{name}") == [(1,)], name
+
+
+@pytest.mark.parametrize(
+    ("top", "used"),
+    [
+        ("RATES = {int(name): rate for name, rate in json.load(open('rates.json')).items()}", "RATES[1]"),
+        ("RATES = {}\nRATES.update(json.load(open('rates.json')))", "RATES['1']"),
+        ("import pandas\nRATES = pandas.Series(json.load(open('rates.json')))", "int(RATES['1'])"),
+        (
+            "class Rates:\n    def __init__(self):\n        self.all = json.load(open('rates.json'))\nR = Rates()",
+            "R.all['1']",
+        ),
+        ("class Rates:\n    all = json.load(open('rates.json'))", "Rates.all['1']"),
+        ("class Rates: pass\nRates.all = json.load(open('rates.json'))", "Rates.all['1']"),
+        ("def rate(all=json.load(open('rates.json'))):\n    return all['1']", "rate()"),
+        ("def read():\n    return json.loads(open('rates.json').read())\nRATES = read()", "RATES['1']"),
+        ("import shared\nshared.RATES = json.load(open('rates.json'))", "shared.RATES['1']"),
+        ("import shared\nRATES = shared.read()", "RATES['1']"),
+    ],
+)
+def test_what_a_file_read_when_it_was_imported_counts(tmp_path: Path, top: str, used: str) -> None:
+    body = f"from seeknal.pipeline import *\nimport json\nimport pyarrow\n{top}\n"
+    body += f"@transform(name='t')\ndef t(ctx):\n    return pyarrow.table({{'a': [{used}]}})\n"
+    shared = "import json\ndef read():\n    return json.loads(open('rates.json').read())\n"
+    files = {"seeknal/nodes.py": body, "seeknal/shared.py": shared, "rates.json": '{"1": 1}'}
+    project = write_project(tmp_path / "shop", files)
+    assert executed_in(project) == ["t"]
+    assert executed_in(project) == []
+    write(project, "rates.json", '{"1": 2}')
+    assert executed_in(project) == ["t"]
+    assert rows(project, "transform.t") == [(2,)]
+
+
+def test_what_modules_do_to_each_other_counts_however_they_are_imported(tmp_path: Path) -> None:
+    body = """
+        import prepare, settings
+        import pyarrow
+
+        @transform(name="t")
+        def t(ctx):
+            return pyarrow.table({"a": [settings.RATE]})
+    """
+    files = {
+        "seeknal/nodes.py": python(body),
+        "seeknal/settings.py": "RATE = 1\n",
+        "seeknal/prepare.py": "import overrides\n",
+        "seeknal/overrides.py": "import settings\nfrom rates import RATE\nsettings.RATE = RATE\n",
+        "seeknal/rates.py": "RATE = 2\n",
+    }
+    project = write_project(tmp_path / "shop", files)
+    assert executed_in(project) == ["t"]
+    write(project, "seeknal/rates.py", "RATE = 3\n")
+    assert executed_in(project) == ["t"]
+    assert rows(project, "transform.t") == [(3,)]
