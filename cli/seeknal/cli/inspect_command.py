@@ -69,7 +69,7 @@ def inspect(
 def _show_failed(project: Any, node: str | None, env_name: str, limit: int) -> None:
     """Show which nodes' checks failed, or one's checks and the rows that break them."""
     from seeknal.cli.run_report import sample_lines
-    from seeknal.dag.names import did_you_mean
+    from seeknal.dag.names import did_you_mean, nodes_named
     from seeknal.errors import NotFoundError
     from seeknal.workflow.auditing import failed_results, read_failures
     from seeknal.workflow.views import timestamp
@@ -84,8 +84,10 @@ def _show_failed(project: Any, node: str | None, env_name: str, limit: int) -> N
         if not failures:
             console.line("  None")
         return
-    wanted = [name for name in failures if node.lower() in (name.lower(), name.partition(".")[2].lower())]
-    if len(wanted) != 1:
+    wanted = nodes_named(node, failures)
+    if len(wanted) > 1:
+        raise NotFoundError(f"'{node}' may mean {' or '.join(wanted)}", hint="write kind.name")
+    if not wanted:
         message = f"no checks of '{node}' failed in environment '{environment}' when it was last run"
         raise NotFoundError(message, hint=did_you_mean(node, failures))
     found = failures[wanted[0]]

@@ -78,6 +78,14 @@ def short_names(node_ids: Iterable[str]) -> dict[str, str]:
     return {node_id: name if count[name] == 1 else node_id for node_id, name in bare.items()}
 
 
+def nodes_named(name: str, node_ids: Iterable[str]) -> list[str]:
+    """The nodes that an id or a bare name means, whatever the case; an id that is exactly that comes alone."""
+    wanted = name.lower()
+    found = [node_id for node_id in node_ids if wanted in (node_id.lower(), node_id.partition(".")[2].lower())]
+    exact = [node_id for node_id in found if node_id.lower() == wanted]
+    return exact or found
+
+
 def nearest(name: str, candidates: Iterable[str], count: int = 3) -> list[str]:
     """The candidates that look like ``name``, best first; at most ``count``.
 

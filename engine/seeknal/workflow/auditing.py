@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from seeknal.dag.draft import Draft
-from seeknal.dag.names import PRODUCTION, did_you_mean, environment_name
+from seeknal.dag.names import PRODUCTION, did_you_mean, environment_name, nodes_named
 from seeknal.errors import CorruptObjectError, NotFoundError, ProjectError
 from seeknal.nodes.check import Check, CheckResult, results_of, sample_of
 from seeknal.nodes.checks import SAMPLE_ROWS, evaluate_stored
@@ -69,10 +69,9 @@ def audit(session: Session, environment: str = PRODUCTION, names: Sequence[str] 
 
 
 def _find(drafts: dict[str, Draft], name: str) -> str:
-    found = [node_id for node_id in drafts if name.lower() in (node_id.lower(), node_id.partition(".")[2].lower())]
-    exact = [node_id for node_id in found if node_id.lower() == name.lower()]
-    if len(exact or found) == 1:
-        return (exact or found)[0]
+    found = nodes_named(name, drafts)
+    if len(found) == 1:
+        return found[0]
     if found:
         raise NotFoundError(f"'{name}' may mean {' or '.join(found)}", hint="write kind.name")
     raise NotFoundError(f"no node is called '{name}'", hint=did_you_mean(name, drafts))

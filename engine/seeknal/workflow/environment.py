@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from seeknal.dag.manifest import Manifest
-from seeknal.dag.names import PRODUCTION, did_you_mean, environment_name
+from seeknal.dag.names import PRODUCTION, environment_name
 from seeknal.dag.parameters import GivenParameters
 from seeknal.dag.parse import parse_manifest
 from seeknal.dag.project import Project
@@ -40,6 +40,7 @@ from seeknal.workflow.applying import Applying, ApplyResult
 from seeknal.workflow.commit import who
 from seeknal.workflow.environment_plan import EnvironmentPlan, saved_plan
 from seeknal.workflow.events import Listener, silent
+from seeknal.workflow.moments import unknown_environment
 from seeknal.workflow.promotion import Promotion, execute_promotion, plan_promotion
 from seeknal.workflow.results import RunOptions
 from seeknal.workflow.session import Session, environment_lock, read_head, run_parameters
@@ -333,9 +334,7 @@ class EnvironmentManager:
     def _known(self, name: str) -> EnvironmentRecord:
         record = self.store.read_environment(name)
         if record is None:
-            known = self.store.environment_names()
-            hint = did_you_mean(name, known) if known else f"make it with `seeknal plan {name}`"
-            raise NotFoundError(f"Environment '{name}' not found", hint=hint)
+            raise unknown_environment(self.store, name)
         return record
 
     def _planned(self, name: str) -> tuple[EnvironmentRecord, EnvironmentPlanRecord]:

@@ -76,7 +76,8 @@ def all_moments(store: Store, environment: str) -> Iterator[Moment]:
     moments = read_history(store, environment)
     first = next(moments, None)
     if first is None:
-        raise _no_state(store, environment)
+        known = environment == PRODUCTION or store.read_environment(environment) is not None
+        raise nothing_yet(environment) if known else unknown_environment(store, environment)
     yield first
     yield from moments
 
@@ -124,9 +125,13 @@ def _by_digest(store: Store, environment: str, prefix: str) -> Moment:
     return next(iter(found.values()))
 
 
-def _no_state(store: Store, environment: str) -> NotFoundError:
-    if environment != PRODUCTION and store.read_environment(environment) is None:
-        hint = did_you_mean(environment, store.environment_names()) or f"make it with `seeknal plan {environment}`"
-        return NotFoundError(f"Environment '{environment}' not found", hint=hint)
+def unknown_environment(store: Store, environment: str) -> NotFoundError:
+    """The error for an environment that nobody planned."""
+    hint = did_you_mean(environment, store.environment_names()) or f"make it with `seeknal plan {environment}`"
+    return NotFoundError(f"Environment '{environment}' not found", hint=hint)
+
+
+def nothing_yet(environment: str) -> NotFoundError:
+    """The error for an environment in which nothing was run yet."""
     command = "seeknal run" if environment == PRODUCTION else f"seeknal run --env {environment}"
     return NotFoundError(f"environment '{environment}' has no outputs yet", hint=f"make them with `{command}`")

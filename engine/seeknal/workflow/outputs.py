@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from seeknal.dag.names import PRODUCTION, did_you_mean
+from seeknal.dag.names import PRODUCTION, did_you_mean, nodes_named
 from seeknal.errors import NotFoundError, SeeknalError
 from seeknal.store.objects import Artifact, TreeEntry
 from seeknal.store.store import Store
-from seeknal.workflow.moments import find_moment, split_moment
+from seeknal.workflow.moments import find_moment, nothing_yet, split_moment, unknown_environment
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,9 @@ class Outputs:
         """
         folder, slash, bare = name.lower().rpartition("/")
         wanted = f"{folder.removesuffix('s')}.{bare}" if slash else name.lower()
-        found = [node_id for node_id in self.nodes if wanted in (node_id.lower(), node_id.partition(".")[2].lower())]
-        exact = [node_id for node_id in found if node_id.lower() == wanted]
-        if len(exact or found) == 1:
-            return (exact or found)[0]
+        found = nodes_named(wanted, self.nodes)
+        if len(found) == 1:
+            return found[0]
         if found:
             raise SeeknalError(f"'{name}' may mean {' or '.join(found)}", hint="write kind.name")
         hint = did_you_mean(name, self.nodes) or "`seeknal inspect` lists all there are"
@@ -72,11 +71,9 @@ def read_outputs(store: Store, environment: str = PRODUCTION) -> Outputs:
     shown = name
     if head is None and name != PRODUCTION:
         if store.read_environment(name) is None:
-            hint = did_you_mean(name, store.environment_names()) or f"make it with `seeknal plan {name}`"
-            raise NotFoundError(f"Environment '{name}' not found", hint=hint)
+            raise unknown_environment(store, name)
         shown, digest = PRODUCTION, store.refs.read(PRODUCTION)
         head = None if digest is None else store.read_snapshot(digest)
     if head is None:
-        command = "seeknal run" if name == PRODUCTION else f"seeknal run --env {name}"
-        raise NotFoundError(f"environment '{name}' has no outputs yet", hint=f"make them with `{command}`")
+        raise nothing_yet(name)
     return Outputs(store, name, shown, store.read_tree(head.tree).nodes, digest or "")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seeknal.dag.names import PRODUCTION, did_you_mean, nearest
+from seeknal.dag.names import PRODUCTION, did_you_mean, nearest, nodes_named
 from seeknal.dag.sql import literal, quoted, quoted_node
 from seeknal.dag.sql_problem import SqlProblem, engine_problem
 from seeknal.errors import CorruptObjectError, NotFoundError, SeeknalError
@@ -244,8 +244,8 @@ class TableReader:
         meant = self._names.get(lowered, ())
         if len(meant) > 1:
             return f"'{name}' may mean {' or '.join(meant)}", "write kind.name"
-        for node_id in self.outputs.nodes:
-            if node_id not in self.outputs.tables and lowered in (node_id.lower(), node_id.partition(".")[2].lower()):
+        for node_id in nodes_named(name, self.outputs.nodes):
+            if node_id not in self.outputs.tables:
                 return f"{node_id} has no rows to read", ""
         if _FILE_NAME.search(name):
             return f"'{name}' is a file, and only tables can be read here", "declare a source for the file, and run it"
