@@ -4,15 +4,8 @@ Left for when the thing itself comes:
 
 | what was wrong there                                                        | comes with            |
 | --------------------------------------------------------------------------- | --------------------- |
-| inline audits and tests never ran; rules without a type were rejected       | rules, audits         |
-| model training never found its data                                         | models                |
-| migrating the state crashed, and so did consolidating                       | database backend      |
 | pending intervals were merged, the first was lost; no backfill              | intervals             |
 | the backfill flow crashed; a traceback where Prefect was missing            | Prefect               |
-| consolidation and point-in-time joins lost rows                             | feature groups        |
-| feature groups and `apply` wrote outside the project                        | feature groups, draft |
-| templates made a node dirty on every run                                    | parameters            |
-| Python nodes needed another tool; a function had to be called like its node | Python nodes          |
 | a failed write to a database left its node green and cached                 | database deliveries   |
 | profiles of the project ignored; `$` in passwords; invalid schema prefixes  | profiles              |
 | credentials in clear text in manifest, plan and state                       | profiles              |
