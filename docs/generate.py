@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
+from seeknal.dag.draft import CommonFields
 from seeknal.dag.field_documentation import field_texts, structs_within
-from seeknal.dag.parse import CommonFields
 from seeknal.dag.project import ProjectSettings
 from seeknal.nodes.registry import KINDS
 

@@ -20,7 +20,42 @@ from seeknal.nodes.python_function import ROWS, implementation_of
 if TYPE_CHECKING:
     from seeknal.dag.check_linking import LinkedCheck
 
-# Fields that every kind has, and that are not part of a node's config.
+
+class CommonFields(msgspec.Struct, frozen=True):
+    """The fields of every node.
+
+    - ``kind``: the kind of node
+    - ``name``: a letter or ``_``, then letters, digits, ``_``, ``-`` or ``.``; no reserved word of SQL or Python; at
+      most 128 characters; unique within the kind, whatever the case
+    - ``description``: for people
+    - ``owner``: for people
+    - ``tags``: for people, and for ``--tags`` and ``--exclude-tags``
+    - ``columns``: documentation of the output's columns
+    - ``inputs``: the nodes that this one reads, each as ``- ref: kind.name`` or ``- kind.name``
+    - ``params``: settings of the kind, and named values for templates
+    - ``schedule``: when to run, as cron; kept
+    - ``materialization``: where else to write the output; kept
+    - ``materializations``: several of these; kept
+    - ``audits``: checks of the output
+    - ``tests``: checks of the output, in short
+    """
+
+    kind: str
+    name: str
+    description: str | None = None
+    owner: str | None = None
+    tags: list[str] | None = None
+    columns: dict[str, Any] | None = None
+    inputs: list[Any] | None = None
+    params: dict[str, Any] | None = None
+    schedule: str | None = None
+    materialization: Any = None
+    materializations: Any = None
+    audits: list[Any] | None = None
+    tests: list[Any] | None = None
+
+
+# Those of them that are not part of a node's config.
 IDENTITY_FIELDS = frozenset({"kind", "name"})
 METADATA_FIELDS = frozenset({"description", "owner", "tags", "columns"})
 

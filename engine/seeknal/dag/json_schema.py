@@ -16,10 +16,10 @@ from typing import Any
 
 import msgspec
 
+from seeknal.dag.draft import CommonFields
 from seeknal.dag.field_documentation import field_texts, structs_within, summary
 from seeknal.dag.linking import INPUT_FIELDS
 from seeknal.dag.names import did_you_mean
-from seeknal.dag.parse import CommonFields
 from seeknal.dag.project import ProjectSettings
 from seeknal.errors import NotFoundError
 from seeknal.nodes.registry import DECLARABLE_KINDS, KINDS

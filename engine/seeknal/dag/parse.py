@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from seeknal.dag.draft import IDENTITY_FIELDS, METADATA_FIELDS, Draft, spec_fields
+from seeknal.dag.draft import IDENTITY_FIELDS, CommonFields, Draft, spec_fields
 from seeknal.dag.entities import entity_drafts
 from seeknal.dag.linking import INPUT_FIELDS, Linker, link_again
 from seeknal.dag.manifest import Manifest
@@ -30,45 +30,8 @@ from seeknal.nodes.registry import DECLARABLE_KINDS, KINDS, KINDS_TO_COME
 from seeknal.pipeline.discovered import FoundFile
 from seeknal.pipeline.project_files import OWN_NAMES
 
-# Fields that every kind accepts and keeps, beside those of its own Struct.
-COMMON_FIELDS = frozenset({"inputs", "params", "schedule", "materialization", "materializations", "audits", "tests"})
-
 # Accepted, but without an effect yet; each is named in a warning.
 FIELDS_TO_COME = frozenset({"schedule"})
-
-
-class CommonFields(msgspec.Struct, frozen=True):
-    """The fields of every node.
-
-    - ``kind``: the kind of node
-    - ``name``: a letter or ``_``, then letters, digits, ``_``, ``-`` or ``.``; no reserved word of SQL or Python; at
-      most 128 characters; unique within the kind, whatever the case
-    - ``description``: for people
-    - ``owner``: for people
-    - ``tags``: for people, and for ``--tags`` and ``--exclude-tags``
-    - ``columns``: documentation of the output's columns
-    - ``inputs``: the nodes that this one reads, each as ``- ref: kind.name`` or ``- kind.name``
-    - ``params``: settings of the kind, and named values for templates
-    - ``schedule``: when to run, as cron; kept
-    - ``materialization``: where else to write the output; kept
-    - ``materializations``: several of these; kept
-    - ``audits``: checks of the output
-    - ``tests``: checks of the output, in short
-    """
-
-    kind: str
-    name: str
-    description: str | None = None
-    owner: str | None = None
-    tags: list[str] | None = None
-    columns: dict[str, Any] | None = None
-    inputs: list[Any] | None = None
-    params: dict[str, Any] | None = None
-    schedule: str | None = None
-    materialization: Any = None
-    materializations: Any = None
-    audits: list[Any] | None = None
-    tests: list[Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -341,7 +304,7 @@ class _Parser:
 
     def _check_fields(self, draft: Draft, kind: Kind) -> None:
         own = _fields_of(kind.spec)
-        known = {*own, *COMMON_FIELDS, *METADATA_FIELDS, *IDENTITY_FIELDS}
+        known = {*own, *_fields_of(CommonFields)}
         if draft.function is not None:
             known.add("function")
         if draft.function is not None and draft.kind == "transform" and draft.fields.get("transform"):

@@ -13,15 +13,14 @@ from typing import Any
 
 import msgspec
 
-from seeknal.dag.draft import METADATA_FIELDS, Draft
+from seeknal.dag.draft import CommonFields, Draft
 from seeknal.dag.manifest import Node
 from seeknal.dag.yaml_file import Document, KeyPath, Spot
 from seeknal.nodes.function_reference import FunctionReference
 from seeknal.nodes.registry import KINDS
 from seeknal.pipeline.discovered import FoundFile, FoundNode
 
-# Beside those of the kind's Struct. ``inputs`` and ``materialization`` are fields of every kind.
-_COMMON_FIELDS = METADATA_FIELDS | {"inputs", "materialization", "materializations", "audits", "tests", "schedule"}
+_COMMON_FIELDS = frozenset(CommonFields.__struct_fields__)
 
 _RENAMED = {"sql": "transform"}
 # Keywords that say something about the function, not about the node.

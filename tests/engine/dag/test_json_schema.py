@@ -10,9 +10,9 @@ import jsonschema
 import pytest
 import yaml
 
+from seeknal.dag.draft import CommonFields
 from seeknal.dag.field_documentation import field_texts, structs_within, summary
 from seeknal.dag.json_schema import json_schema, schema_comment, schema_names
-from seeknal.dag.parse import CommonFields
 from seeknal.dag.project import ProjectSettings
 from seeknal.errors import NotFoundError
 from seeknal.nodes.registry import DECLARABLE_KINDS, KINDS
