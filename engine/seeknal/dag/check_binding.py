@@ -8,6 +8,7 @@ from typing import Any
 
 from seeknal.dag.binding import Binder, BindError, Schema
 from seeknal.dag.check_linking import LinkedCheck
+from seeknal.dag.draft import Draft
 from seeknal.dag.names import did_you_mean
 from seeknal.errors import Problem
 from seeknal.nodes.check import Check
@@ -31,7 +32,7 @@ class BoundChecks:
 
 
 def bind_checks(
-    draft: Any,
+    draft: Draft,
     checks: Sequence[LinkedCheck],
     tables: Sequence[str],
     schemas: Mapping[str, Schema | None],
@@ -65,7 +66,7 @@ def bind_checks(
     return found
 
 
-def _key_path(draft: Any, path: tuple[str | int, ...], key: str) -> tuple[str | int, ...]:
+def _key_path(draft: Draft, path: tuple[str | int, ...], key: str) -> tuple[str | int, ...]:
     """The path to a check's field, in whichever of its forms it is written."""
     value: Any = draft.fields
     for part in path:
@@ -116,7 +117,7 @@ def _wrong(check: Check, schema: Schema, binder: Binder) -> list[tuple[str, str,
 
 
 def _bind_sql(
-    draft: Any,
+    draft: Draft,
     linked: LinkedCheck,
     tables: Sequence[str],
     schemas: Mapping[str, Schema | None],

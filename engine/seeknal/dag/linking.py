@@ -133,11 +133,8 @@ class Linker:
     # SQL
 
     def _link_by_sql(self, queries: Iterable[tuple[Draft, Query]]) -> None:
-        import duckdb
-
-        connection = duckdb.connect(":memory:", config={"threads": 1, "enable_external_access": False})
+        connection = _parser()
         try:
-            connection.execute("SET errors_as_json = true")
             for draft, query in queries:
                 if self.take_apart(draft, query, connection):
                     self._add_inputs(draft)
@@ -148,15 +145,12 @@ class Linker:
 
     def link_checks(self, drafts: Iterable[Draft]) -> None:
         """Take the SQL in the checks of these drafts apart."""
-        import duckdb
-
         connection: Any = None
         for draft in drafts:
             own = list(draft.implementation.checks(draft.spec)) if draft.spec is not None else []
             audits = list(self._audits(draft))
             if connection is None and any(parsed.check.sql for parsed in (*own, *audits)):
-                connection = duckdb.connect(":memory:", config={"threads": 1, "enable_external_access": False})
-                connection.execute("SET errors_as_json = true")
+                connection = _parser()
             draft.checks = tuple(self._link_check(draft, parsed, None, connection) for parsed in own)
             draft.audits = tuple(self._link_check(draft, parsed, draft.id, connection) for parsed in audits)
         if connection is not None:
@@ -270,3 +264,12 @@ class Linker:
                 else:
                     self._report(f"{name}: {draft.id} has {count} input(s), counted from 0", place)
         draft.sql = replace(sql, positions=tuple(kept))
+
+
+def _parser() -> Any:
+    """A DuckDB connection for its parser only."""
+    import duckdb
+
+    connection = duckdb.connect(":memory:", config={"threads": 1, "enable_external_access": False})
+    connection.execute("SET errors_as_json = true")
+    return connection
