@@ -82,6 +82,5 @@ def _pairs(values: Mapping[Any, Any], around: tuple[int, ...]) -> list[Any]:
 
 def _is_ordinary(value: Any) -> bool:
     """Say whether an object is nothing but its attributes."""
-    kind = type(value)
-    writes_itself = kind.__reduce__ is not object.__reduce__ or kind.__reduce_ex__ is not object.__reduce_ex__
-    return hasattr(value, "__dict__") and not writes_itself and kind.__getstate__ is object.__getstate__
+    ways = ("__reduce__", "__reduce_ex__", "__getstate__")
+    return hasattr(value, "__dict__") and all(getattr(type(value), way) is getattr(object, way) for way in ways)
