@@ -331,7 +331,9 @@ class _Parser:
                 values[name] = draft.values[name]
                 self._check_type(draft, name, entry.type)
             elif entry.required:
-                self._report(f"'{name}' is missing", draft.place(name), f"a {kind.name} needs it")
+                article = "an" if kind.name[0] in "aeiou" else "a"
+                add = f"give the decorator `{name}=…`" if draft.is_code else f"add `{name}:`"
+                self._report(f"'{name}' is missing", draft.place(name), f"{add}; {article} {kind.name} needs it")
         for name, entry in _fields_of(CommonFields).items():
             if draft.fields.get(name) is not None and name not in own:
                 self._check_type(draft, name, entry.type)
@@ -360,6 +362,8 @@ class _Parser:
             problem = draft.type_problem((name,), str(error))
             if name in INPUT_FIELDS:
                 problem = replace(problem, hint=f"write `{name}: [{{ref: source.orders}}]`")
+            elif name == "columns" and isinstance(draft.values[name], list):
+                problem = replace(problem, hint="write `name: description` for each; checks belong into `tests:`")
             self._problems.append(problem)
 
     def _check_values(self, draft: Draft, kind: Kind, spec: Any) -> None:

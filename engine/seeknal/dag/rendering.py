@@ -42,6 +42,14 @@ _CHECK_VALUES = frozenset(
 _PATH_FIELDS = frozenset({"table", "path"})
 _SENT_FIELDS = frozenset({"url", "message", "payload"})
 _SENT_PARAMS = _SENT_FIELDS | {"headers", "auth"}
+# What templates of other tools call, and how the same is said here.
+_WORDS_OF_OTHERS = {
+    "source": "name the node, as in source.orders or {{ ref('source.orders') }}",
+    "var": "name the parameter itself, as in {{ region }}",
+    "env_var": "write {{ env:NAME }}, or {{ env:NAME|default }}",
+    "this": "a node cannot read its own former output",
+    "config": "what a node is stands in the fields beside its SQL",
+}
 _TEMPLATED = _SQL_FIELDS | _CHECKING_FIELDS | _PATH_FIELDS | _SENT_FIELDS | {"params", "features"}
 
 
@@ -302,7 +310,8 @@ class _Scope:
         name = names[0]
         if name in WHEN_GIVEN:
             return TemplateError(f"'{name}' was not given", f"give it with {WHEN_GIVEN[name]}")
-        return TemplateError(f"nothing is called '{name}'", _hint(name, self._node.known()))
+        hint = _WORDS_OF_OTHERS.get(name) or _hint(name, self._node.known())
+        return TemplateError(f"nothing is called '{name}'", hint)
 
 
 class _Shelf:

@@ -37,6 +37,9 @@ _KEYS = {
 }
 _COMMON_KEYS = ("type", "name", "description", "severity", "error_message", "params")
 
+# Types that other tools take alone, beside a column. Nobody calls a column of truth values so.
+_NO_CONDITIONS = frozenset({"not_null", "unique"})
+
 # What the value of the short form, `type: value`, is.
 _SHORT = {
     "null": "columns",
@@ -329,6 +332,9 @@ def _predicates(
         here = (*where, index) if isinstance(value, list) else where
         if not isinstance(text, str) or not text.strip():
             yield FieldProblem("must be a condition in SQL, as text", here, 'as in "amount >= 0"')
+        elif text.strip() in _NO_CONDITIONS:
+            hint = f"name its columns, as in `{text.strip()}: [id]`"
+            yield FieldProblem(f"'{text.strip()}' alone is no condition", here, hint)
         else:
             check = Check(type="predicate", columns=columns, sql=text, **common)
             yield ParsedCheck(check, here if isinstance(value, list) else path, here)

@@ -160,7 +160,7 @@ def test_a_project_without_nodes_says_how_to_begin(tmp_path: Path) -> None:
             "a.yml:2:1: name 'class' is not allowed ('class' is a reserved word of Python",
         ),
         (f"kind: transform\nname: {'x' * 200}\ntransform: x", "a.yml:2:1: name 'xxx"),
-        ("kind: transform\nname: x", "a.yml:1:1: 'transform' is missing (a transform needs it)"),
+        ("kind: transform\nname: x", "a.yml:1:1: 'transform' is missing (add `transform:`; a transform needs it)"),
         ("kind: transform\nname: x\ntransform:", "a.yml:3:1: 'transform' is missing"),
         ("kind: transform\nname: x\ntransform: 5", "a.yml:3:1: 'transform': expected text, got a whole number"),
         (
@@ -181,8 +181,9 @@ def test_a_project_without_nodes_says_how_to_begin(tmp_path: Path) -> None:
         ),
         (
             "kind: transform\nname: x\ntransform: SELECT 1\ncolumns: [a]",
-            "a.yml:4:1: 'columns': expected a mapping or nothing",
+            "a.yml:4:1: 'columns': expected a mapping or nothing, got a list (write `name: description` for each; checks",
         ),
+        ("kind: aggregation\nname: x", "a.yml:1:1: 'id_col' is missing (add `id_col:`; an aggregation needs it)"),
         (
             "kind: transform\nname: x\ntransfrm: SELECT 1",
             "a.yml:3:1: unknown field 'transfrm' of a transform (did you mean 'transform'?)",

@@ -94,6 +94,16 @@ def test_every_unknown_name_is_told_at_once_with_its_place_and_near_names(tmp_pa
     assert "the environment variable SHOP_NOT_SET is not set (set it, in .env" in found[5]
 
 
+@pytest.mark.parametrize(
+    ("template", "hint"),
+    [("source('raw', 'x')", "source.orders"), ("var('x')", "{{ region }}"), ("env_var('X')", "{{ env:NAME }}")],
+)
+def test_what_other_tools_call_is_told_as_it_is_called_here(tmp_path: Path, template: str, hint: str) -> None:
+    write_project(tmp_path, {"seeknal/a.yml": transform("a", f"SELECT {{{{ {template} }}}} AS x")})
+    (found,) = problems(tmp_path)
+    assert hint in found
+
+
 def test_what_is_wrong_in_a_shared_value_is_told_once_at_its_own_place(tmp_path: Path) -> None:
     write_project(
         tmp_path,

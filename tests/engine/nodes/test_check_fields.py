@@ -102,6 +102,7 @@ def test_a_profile_check_with_fail_and_warn_is_two() -> None:
         ({"type": "custom"}, "a check of type custom needs 'sql'", (), ""),
         ({"not_null": ["a"], "severity": "fatal"}, "severity 'fatal' is none", ("severity",), "error or warn"),
         ({"value": 5}, "must be a condition in SQL, as text", ("value",), ""),
+        ("unique", "'unique' alone is no condition", (), "`unique: [id]`"),
         ({"type": "profile_check", "metric": "averag", "max": 1}, "there is no metric 'averag'", ("metric",), "'avg'"),
         ({"type": "profile_check", "metric": "avg", "max": 1}, "the metric avg needs a 'column'", (), ""),
         ({"type": "profile_check", "metric": "row_count"}, "needs 'min' or 'max'", (), ""),
