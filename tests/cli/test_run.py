@@ -456,6 +456,17 @@ def test_an_ascii_terminal_gets_marks_in_brackets(fresh: Project) -> None:
     assert "Traceback" not in answer.stderr
 
 
+def test_a_change_that_was_built_before_is_not_called_no_change(shop: Project) -> None:
+    shop.replace("seeknal/3_clean.yml", "amount > 0", "amount > 7")
+    shop.ok("run")
+    shop.replace("seeknal/3_clean.yml", "amount > 7", "amount > 0")
+    before = shop.ok("repl", "-e", "FROM total").stdout
+    text = shop.ok("run").stdout
+    assert "✓ Nothing to run: 4 changed nodes were built before." in text
+    assert shop.ok("repl", "-e", "FROM total").stdout != before
+    assert "✓ No changes detected. Nothing to run." in shop.ok("run").stdout
+
+
 def test_nodes_of_one_name_are_told_with_their_kinds(fresh: Project) -> None:
     fresh.write("seeknal/7_clean.yml", "kind: profile\nname: clean\ninputs: [transform.clean]\n")
     assert ". transform.clean [NON_BREAKING]" in fresh.ok("plan", "dev").stdout

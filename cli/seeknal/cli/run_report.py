@@ -19,7 +19,7 @@ from seeknal.workflow.events import (
     RunStarted,
     Warned,
 )
-from seeknal.workflow.results import NOT_EXECUTED, Forecast, RunResult
+from seeknal.workflow.results import BUILT_BEFORE, NOT_EXECUTED, Forecast, RunResult
 
 # Beyond this many nodes a line for each cached one would bury the others; the summary counts them.
 MOST_CACHED_LINES = 50
@@ -160,7 +160,8 @@ class RunReport:
         self._held = [held for held in self._held if held[0]]
         self._release()
         if not result.executed and result.status == "success":
-            console.mark("ok", "No changes detected. Nothing to run.")
+            restored = sum(node.reason == BUILT_BEFORE for node in result.nodes)
+            console.mark("ok", _nothing_to_run(restored))
         console.line()
         console.heading("Execution Summary")
         console.line(f"  Total nodes:    {len(result.nodes)}")
@@ -189,6 +190,13 @@ class RunReport:
         if not worth_saying or alone <= result.duration_seconds:
             return ""
         return f" ({(1 - result.duration_seconds / alone) * 100:.0f}% faster than the nodes' durations added up)"
+
+
+def _nothing_to_run(restored: int) -> str:
+    """What a run says that executed nothing; ``restored`` nodes have outputs of earlier runs."""
+    if not restored:
+        return "No changes detected. Nothing to run."
+    return f"Nothing to run: {restored} changed {'node was' if restored == 1 else 'nodes were'} built before."
 
 
 def metrics_text(metadata: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ from seeknal.nodes.kind import Task, encoded_identity, stored_table
 from seeknal.store.objects import Artifact, Tree
 from seeknal.store.store import Store
 from seeknal.workflow.fingerprint import checks_key, engine_identity, fingerprint
-from seeknal.workflow.results import NOT_EXECUTED
+from seeknal.workflow.results import BUILT_BEFORE, NOT_EXECUTED
 from seeknal.workflow.selection import Selection
 
 HIT, CHECK, MISS, KEEP, DROP = "hit", "check", "miss", "keep", "drop"
@@ -128,7 +128,7 @@ class Resolver:
             return Decision(HIT, self._why_unchanged(node_id), key, entry.artifact)
         found = self._store.find_action(key)
         if found is not None:
-            return Decision(HIT, "built before with the same inputs", key, found)
+            return Decision(HIT, BUILT_BEFORE, key, found)
         if entry is not None and entry.fingerprint == key:
             return Decision(MISS, "its output is missing from the store", key)
         return Decision(MISS, self._why_changed(node_id), key)

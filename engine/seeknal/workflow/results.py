@@ -15,6 +15,8 @@ from seeknal.workflow.selection import Filters
 
 #: The reason of a node whose kind is kept for other tools.
 NOT_EXECUTED = "not executed"
+#: The reason of a node that changed, and whose output another run made already.
+BUILT_BEFORE = "built before with the same inputs"
 
 
 @dataclass(frozen=True)
