@@ -256,6 +256,27 @@ def test_the_rows_that_were_rejected_can_be_seen_until_the_node_passes(shop: Pro
     assert "None" in shop.ok("inspect", "--failed").stdout
 
 
+def test_what_failed_in_another_environment_is_found(shop: Project) -> None:
+    shop.ok("run")
+    shop.write("data/orders.csv", BAD)
+    shop.ok("plan", "dev")
+    assert shop.seeknal("run", "--env", "dev").code == 1
+    answer = shop.seeknal("inspect", "clean", "--failed")
+    assert "no checks of 'clean' failed in environment 'prod'" in answer.stderr
+    assert "hint: they failed in dev: add `--env dev`" in answer.stderr
+
+
+def test_a_rule_shows_what_its_checks_found(shop: Project) -> None:
+    shop.write("seeknal/rule.yml", RULE.replace("}}", "}, severity: warn}"))
+    shop.ok("run")
+    text = shop.ok("inspect", "amounts").stdout
+    assert "PASS range(amount): none of 2 rows outside" in text
+    assert "deliver" not in text
+    shop.write("data/orders.csv", GOOD.replace("7", "-7"))
+    shop.ok("run")
+    assert "WARN range(amount): 1 of 2 rows outside" in shop.ok("inspect", "rule.amounts").stdout
+
+
 def test_the_input_of_a_rule_that_failed_can_be_seen(shop: Project) -> None:
     shop.write("seeknal/rule.yml", RULE)
     shop.write("data/orders.csv", GOOD.replace("7", "-7"))

@@ -32,8 +32,7 @@ def audit(nodes: tuple[str, ...], env_name: str, as_json: bool, project_path: Pa
         if node.missing:
             console.line(f"SKIP {node.node_id}: {node.missing} has no stored output")
         for result in node.results:
-            word = "PASS" if result.passed else "FAIL" if result.failed_for_good else "WARN"
-            console.line(f"{word} {node.node_id}: {result.label}: {result.message}")
+            console.line(f"{result.word} {node.node_id}: {result.label}: {result.message}")
             for line in () if result.passed else sample_lines(result):
                 console.line(line)
     results = [result for node in found for result in node.results]
@@ -79,9 +78,9 @@ def validate(as_json: bool, project_path: Path | None) -> int:
         errors = [str(problem) for problem in error.problems()]
         report_error(error)
     if errors:
-        console.mark("error", f"{len(errors)} problem(s)")
+        console.mark("error", f"{len(errors)} problem{'s' * (len(errors) != 1)}")
     else:
-        console.mark("ok", f"The project is valid: {nodes} nodes")
+        console.mark("ok", f"The project is valid: {nodes} node{'s' * (nodes != 1)}")
     if as_json:
         status = "failed" if errors else "success"
         print_document({"schema_version": 1, "status": status, "errors": errors, "warnings": warnings})

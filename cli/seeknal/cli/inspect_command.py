@@ -33,7 +33,10 @@ def inspect(
     env_name: str,
     project_path: Path | None,
 ) -> int:
-    """Show NODE's stored output: its columns and first rows, or its delivered files. Without NODE, list all outputs."""
+    """Show NODE's stored output: its columns and first rows, its delivered files, or what its checks found.
+
+    Without NODE, list all outputs.
+    """
     if node is not None and list_all:
         raise UsageError("--list shows all nodes; it does not go with NODE")
     if node is None and schema_only:
@@ -61,6 +64,8 @@ def inspect(
         console.line("  Not executed: kept in the manifest for other tools")
     elif node_id in outputs.tables:
         _show_table(outputs, node_id, console, limit, schema_only)
+    elif node_id.startswith("rule."):
+        _show_checks(outputs, node_id, console)
     else:
         _show_files(project, outputs, node_id, console)
     return 0
@@ -89,18 +94,29 @@ def _show_failed(project: Any, node: str | None, env_name: str, limit: int) -> N
         raise NotFoundError(f"'{node}' may mean {' or '.join(wanted)}", hint="write kind.name")
     if not wanted:
         message = f"no checks of '{node}' failed in environment '{environment}' when it was last run"
-        raise NotFoundError(message, hint=did_you_mean(node, failures))
+        elsewhere = _failed_elsewhere(project, node, environment)
+        raise NotFoundError(message, hint=elsewhere or did_you_mean(node, failures))
     found = failures[wanted[0]]
     console.heading(f"{found.node_id} ({environment}): failed checks")
     for table_id, artifact in found.tables[:1]:
         console.line(f"  Checked: {table_id}, {artifact.row_count:,} rows")
     console.line(f"  Run:     {found.run_id}, {timestamp(found.failed_at).replace('T', ' ')} UTC")
     for result in failed_results(project.store(), found, limit):
-        word = "PASS" if result.passed else "FAIL" if result.failed_for_good else "WARN"
         console.line()
-        console.line(f"{word} {result.label}: {result.message}")
+        console.line(f"{result.word} {result.label}: {result.message}")
         for line in sample_lines(result)[1:]:
             console.line(line)
+
+
+def _failed_elsewhere(project: Any, node: str, environment: str) -> str:
+    """A hint at the environments where the node's checks did fail."""
+    from seeknal.dag.names import PRODUCTION, nodes_named
+    from seeknal.workflow.auditing import read_failures
+
+    store = project.store()
+    others = [name for name in (PRODUCTION, *store.environment_names()) if name != environment]
+    failed = [name for name in dict.fromkeys(others) if nodes_named(node, read_failures(store, name)[1])]
+    return f"they failed in {' and '.join(failed)}: add `--env {failed[0]}`" if failed else ""
 
 
 def _list(outputs: Outputs, console: Console) -> None:
@@ -145,6 +161,16 @@ def _show_table(outputs: Outputs, node_id: str, console: Console, limit: int, sc
         rows = reader.query(f"FROM {quoted_node(node_id)}", limit=limit)
         for line in table_lines(rows.columns, rows.types, rows.values):
             console.line(f"  {line}")
+
+
+def _show_checks(outputs: Outputs, node_id: str, console: Console) -> None:
+    """Show what the checks of a rule found when it last ran."""
+    from seeknal.nodes.check import results_in
+
+    _head(outputs, node_id, console)
+    console.line()
+    for result in results_in(outputs.nodes[node_id].artifact.metadata):
+        console.line(f"{result.word} {result.label}: {result.message}")
 
 
 def _show_files(project: Any, outputs: Outputs, node_id: str, console: Console) -> None:

@@ -113,6 +113,11 @@ class CheckResult(msgspec.Struct, frozen=True):
     def failed_for_good(self) -> bool:
         return not self.passed and self.severity == "error"
 
+    @property
+    def word(self) -> str:
+        """The result in a word: PASS, FAIL, or WARN where a check of severity warn failed."""
+        return "PASS" if self.passed else "FAIL" if self.failed_for_good else "WARN"
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "check": self.label,
