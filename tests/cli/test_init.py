@@ -365,7 +365,7 @@ def test_the_example_has_the_tutorials_files_and_no_others(example: Path) -> Non
 
 
 def test_the_report_of_an_example_counts_what_it_brought(here: Path) -> None:
-    assert "8 nodes in seeknal/, 3 data files in data/" in done("--example", EXAMPLE)
+    assert "8 files in seeknal/, 3 data files in data/" in done("--example", EXAMPLE)
 
 
 def test_the_example_has_eight_nodes_and_seven_edges(example: Path) -> None:

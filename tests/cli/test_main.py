@@ -80,6 +80,8 @@ def test_a_command_that_is_nearly_one_is_recognised(folder: Project) -> None:
     answer = folder.seeknal("zzz")
     assert answer.code == 2
     assert "No such command 'zzz'.\n" in answer.stderr
+    answer = folder.process("history", "prod")
+    assert "No such command 'history'. Did you mean 'env history'?" in answer.stderr
 
 
 def test_commands_of_later_versions_are_unknown_for_now(folder: Project) -> None:

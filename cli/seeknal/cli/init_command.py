@@ -281,7 +281,11 @@ def execute(plan: InitPlan) -> None:
     type=click.Path(path_type=Path),
     help="Where to make it. Default: ./NAME, or here when NAME is left out or is this folder's name.",
 )
-@click.option("--example", metavar="NAME", help="Start from a ready project, such as environment-management.")
+@click.option(
+    "--example",
+    metavar="NAME",
+    help="Start from a ready project: ecommerce (all kinds) or environment-management (the guides' one).",
+)
 @click.option(
     "--force",
     "-f",
@@ -308,7 +312,7 @@ def report(plan: InitPlan, current: Path, console: Console) -> None:
     console.mark("ok", f"{PROJECT_FILE}, {PROFILES_FILE}, {IGNORE_FILE}")
     if plan.example is not None:
         nodes, data = plan.count_below(NODES_FOLDER), plan.count_below(DATA_FOLDER)
-        brought = f"{nodes} nodes in {NODES_FOLDER}/, {data} data files in {DATA_FOLDER}/"
+        brought = f"{nodes} files in {NODES_FOLDER}/, {data} data files in {DATA_FOLDER}/"
         console.mark("ok", f"Example {plan.example}: {brought}")
     kept = [str(file.path) for file in plan.files if file.action == "keep"]
     if kept:

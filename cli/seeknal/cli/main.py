@@ -40,6 +40,9 @@ COMMANDS = {
     "validate": ("seeknal.cli.audit_command", "validate", "Check the project without running it."),
 }
 
+# Those that have commands of their own.
+GROUPS = ("env", "entity", "store")
+
 EPILOG = """\b
 Environments:
   seeknal env plan NAME      the same as: seeknal plan NAME
@@ -76,10 +79,17 @@ class LazyGroup(click.Group):
         if name not in COMMANDS and not name.startswith("-"):
             import difflib
 
-            close = difflib.get_close_matches(name, COMMANDS, n=2)
+            close = self._groups_with(name, context) or difflib.get_close_matches(name, COMMANDS, n=2)
             hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
             raise click.UsageError(f"No such command '{name}'.{hint}", context)
         return super().resolve_command(context, args)
+
+    def _groups_with(self, name: str, context: click.Context) -> list[str]:
+        """The commands of groups that are called so: `env history` for `history`."""
+        groups = ((group, self.get_command(context, group)) for group in GROUPS)
+        return [
+            f"{group} {name}" for group, found in groups if isinstance(found, click.Group) and name in found.commands
+        ]
 
 
 @click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})

@@ -181,7 +181,7 @@ def test_a_project_without_nodes_says_how_to_begin(tmp_path: Path) -> None:
         ),
         (
             "kind: transform\nname: x\ntransform: SELECT 1\ncolumns: [a]",
-            "a.yml:4:1: 'columns': expected a mapping or nothing, got a list (write `name: description` for each; checks",
+            "a.yml:4:1: 'columns': expected a mapping or nothing, got a list (write `name: description` for each",
         ),
         ("kind: aggregation\nname: x", "a.yml:1:1: 'id_col' is missing (add `id_col:`; an aggregation needs it)"),
         (
