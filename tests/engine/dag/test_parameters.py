@@ -97,7 +97,7 @@ def test_an_offset_that_is_no_whole_number_is_refused() -> None:
 
 
 def value(parameters: RunParameters, name: str, *, real: bool = True) -> Any:
-    project = Project(Path("/work/shop"))
+    project = Project(Path("/projects/shop"))
     found = parameters.override(name) or parameters.context(name, project, real=real) or parameters.day(name)
     return found.value if found else None
 
@@ -131,7 +131,7 @@ def test_options_go_before_params_of_the_same_name_and_both_before_the_rest() ->
         "r",
         "t",
         "p",
-        "/work/shop",
+        "/projects/shop",
     ]
 
 
