@@ -19,7 +19,7 @@ from seeknal.workflow.events import (
     RunStarted,
     Warned,
 )
-from seeknal.workflow.results import BUILT_BEFORE, NOT_EXECUTED, Forecast, RunResult
+from seeknal.workflow.results import BUILT_BEFORE, NOT_EXECUTED, Forecast, NodeOutcome, RunResult
 
 # Beyond this many nodes a line for each cached one would bury the others; the summary counts them.
 MOST_CACHED_LINES = 50
@@ -110,48 +110,50 @@ class RunReport:
         return self._names.get(node_id) or node_id.partition(".")[2]
 
     def _finished(self, event: NodeFinished) -> None:
+        outcome = event.outcome
         if self._live:
-            self._live.finished(event.node_id)
-        name = f"{event.index}/{event.total}: {self._name(event.node_id)}"
-        if event.status in ("cached", "skipped"):
-            line = f"{name} [{event.status.upper()}] {event.reason}"
-            if event.reason == NOT_EXECUTED:
+            self._live.finished(outcome.node_id)
+        name = f"{event.index}/{event.total}: {self._name(outcome.node_id)}"
+        if outcome.status in ("cached", "skipped"):
+            line = f"{name} [{outcome.status.upper()}] {outcome.reason}"
+            if outcome.reason == NOT_EXECUTED:
                 line = f"{name} [NOT EXECUTED]"
             if self._total <= MOST_CACHED_LINES:
                 self._held.append(("", line))
-            self._held += [("warning", text) for text in self._warnings(event)]
+            self._held += [("warning", text) for text in self._warnings(outcome)]
             if self._executing and self._running is None:
                 self._release()
             return
         self._begin()
-        if event.node_id != self._running:
+        if outcome.node_id != self._running:
             self.console.line(f"{name} [{'RUNNING' if self.parallel else 'CHECKING'}]")
-        if event.status == "success":
-            self.console.line(f"  SUCCESS in {event.duration_seconds:.2f}s")
-            if event.row_count is not None:
-                self.console.line(f"  Rows: {event.row_count:,}")
-            if event.metadata.get("metrics"):
-                self.console.line(f"  Metrics: {metrics_text(event.metadata)}")
-            for warning in event.metadata.get("warnings", ()):
-                self.console.mark("warning", f"{self._name(event.node_id)}: {warning}")
+        if outcome.status == "success":
+            self.console.line(f"  SUCCESS in {outcome.duration_seconds:.2f}s")
+            if outcome.row_count is not None:
+                self.console.line(f"  Rows: {outcome.row_count:,}")
+            metadata = outcome.artifact.metadata if outcome.artifact is not None else {}
+            if metadata.get("metrics"):
+                self.console.line(f"  Metrics: {metrics_text(metadata)}")
+            for warning in metadata.get("warnings", ()):
+                self.console.mark("warning", f"{self._name(outcome.node_id)}: {warning}")
         else:
-            self.console.line(f"  FAILED in {event.duration_seconds:.2f}s")
-            self.console.errors(event.problems)
-            for result in event.checks:
+            self.console.line(f"  FAILED in {outcome.duration_seconds:.2f}s")
+            self.console.errors(outcome.problems)
+            for result in outcome.checks:
                 for line in sample_lines(result) if result.failed_for_good else ():
                     self.console.line(line)
-        for text in self._warnings(event):
+        for text in self._warnings(outcome):
             self.console.mark("warning", text)
-        if event.node_id == self._running:
+        if outcome.node_id == self._running:
             self._running = None
             self._release()
 
-    def _warnings(self, event: NodeFinished) -> list[str]:
+    def _warnings(self, outcome: NodeOutcome) -> list[str]:
         """What checks of severity warn found."""
         return [
-            f"{self._name(event.node_id)}: {result.label}: {result.message}"
-            for result in event.checks
-            if not result.passed and result.severity == "warn"
+            f"{self._name(outcome.node_id)}: {result.label}: {result.message}"
+            for result in outcome.checks
+            if result.is_warning
         ]
 
     def summary(self, result: RunResult) -> None:
@@ -222,7 +224,7 @@ def sample_lines(result: CheckResult) -> list[str]:
 
 def _quality(checks: list[CheckResult]) -> str:
     """How many checks passed, as one line."""
-    warnings = sum(not result.passed and result.severity == "warn" for result in checks)
+    warnings = sum(result.is_warning for result in checks)
     errors = sum(result.failed_for_good for result in checks)
     counted = [f"{len(checks)} check(s)", f"{len(checks) - warnings - errors} passed"]
     if warnings:

@@ -118,6 +118,10 @@ class CheckResult(msgspec.Struct, frozen=True):
         """The result in a word: PASS, FAIL, or WARN where a check of severity warn failed."""
         return "PASS" if self.passed else "FAIL" if self.failed_for_good else "WARN"
 
+    @property
+    def is_warning(self) -> bool:
+        return not self.passed and self.severity == "warn"
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "check": self.label,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from seeknal.errors import Problem
-from seeknal.nodes.check import CheckResult
+from seeknal.workflow.results import NodeOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +37,11 @@ class NodeStarted:
 
 @dataclass(frozen=True, slots=True)
 class NodeFinished:
-    """A node is over. ``status``: success, cached, failed or skipped.
+    """A node is over; ``outcome`` says what became of it."""
 
-    ``metadata`` is what its artifact says of itself: ``metrics`` (name → number), ``warnings`` (lines), and the like.
-    ``checks`` are what its checks gave.
-    """
-
-    node_id: str
+    outcome: NodeOutcome
     index: int
     total: int
-    status: str
-    reason: str
-    row_count: int | None
-    duration_seconds: float
-    problems: tuple[Problem, ...] = ()
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    checks: tuple[CheckResult, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -374,20 +374,7 @@ class Run:
         if not index:
             self._reported += 1
             index = self._reported
-        self._listener(
-            NodeFinished(
-                outcome.node_id,
-                index,
-                self._to_report,
-                outcome.status,
-                outcome.reason,
-                outcome.row_count,
-                outcome.duration_seconds,
-                outcome.problems,
-                outcome.artifact.metadata if outcome.artifact is not None else {},
-                outcome.checks,
-            )
-        )
+        self._listener(NodeFinished(outcome, index, self._to_report))
 
     def _problems(self, node_id: str, error: Exception) -> tuple[Problem, ...]:
         found = error.problems() if isinstance(error, SeeknalError) else [Problem(str(error))]

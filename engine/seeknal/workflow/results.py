@@ -54,11 +54,7 @@ class NodeOutcome:
     @property
     def warnings(self) -> list[str]:
         """What checks of severity warn found."""
-        return [
-            f"{self.node_id}: {result.label}: {result.message}"
-            for result in self.checks
-            if not result.passed and result.severity == "warn"
-        ]
+        return [f"{self.node_id}: {result.label}: {result.message}" for result in self.checks if result.is_warning]
 
     def to_dict(self) -> dict[str, Any]:
         kind, _, name = self.node_id.partition(".")
