@@ -68,6 +68,13 @@ def test_null_counts_rows_with_a_null_in_any_column(
     agrees(found, wanted, len(rows), limit)
 
 
+@pytest.mark.parametrize(("nulls", "passed"), [(2, True), (3, False)])
+def test_a_share_is_not_rounded_to_whole_rows(connection: Any, nulls: int, passed: bool) -> None:
+    rows: list[Row] = [(None if index < nulls else 1, None, None, None) for index in range(10)]
+    (found,) = results(connection, rows, Check(type="null", columns=("n",), limit=0.25))
+    assert (found.violations, found.passed) == (nulls, passed)
+
+
 @settings(max_examples=60, deadline=None)
 @given(tables, st.sampled_from(["n", "x"]), bounds, bounds)
 def test_range_counts_values_outside_and_nan(
