@@ -278,7 +278,9 @@ def test_a_session_answers_statements_and_dot_commands(terminal: Terminal) -> No
     terminal.until("unknown command .nonsense")
     terminal.type("FROM range(5000);\n")
     terminal.until("(1000 rows; there are more, --limit N shows them)")
-    terminal.type(".quit\n")
+    terminal.type("help\n")
+    terminal.until("leave (also Ctrl-D)")
+    terminal.type("exit;\n")
     assert terminal.process.wait(timeout=60) == 0
 
 

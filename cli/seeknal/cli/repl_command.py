@@ -34,6 +34,16 @@ SQL ends with a semicolon. Tables are kind.name, kind_name and, where only one c
   .help          show this
   .quit          leave (also Ctrl-D)"""
 
+# What other shells call some of these.
+_WORDS_OF_SHELLS = {
+    "exit": ".quit",
+    "quit": ".quit",
+    "\\q": ".quit",
+    "help": ".help",
+    "\\?": ".help",
+    "\\dt": ".tables",
+}
+
 
 @click.command()
 @click.option("-e", "--exec", "sql", metavar="SQL", help="Run one statement and stop; - reads it from stdin.")
@@ -168,6 +178,14 @@ def _count(rows: int) -> str:
     return f"{rows} row" if rows == 1 else f"{rows} rows"
 
 
+def _dot_command(line: str) -> list[str]:
+    """The words of a dot command; none where the line is SQL."""
+    said = line.strip().rstrip(";").strip().lower()
+    if said in _WORDS_OF_SHELLS:
+        return [_WORDS_OF_SHELLS[said]]
+    return line.split() if line.strip().startswith(".") else []
+
+
 class _Session:
     """The loop that reads statements from a terminal and answers them."""
 
@@ -187,8 +205,8 @@ class _Session:
             # Whatever Ctrl-C meets, a line being typed, a query or the printing of a result, the session goes on.
             try:
                 line = input("   ...> " if pending else "seeknal> ")
-                if not pending and line.strip().startswith("."):
-                    if not self._command(line.split()):
+                if not pending and (words := _dot_command(line)):
+                    if not self._command(words):
                         return 0
                     continue
                 pending = f"{pending}\n{line}".strip()
