@@ -130,6 +130,13 @@ def test_a_promotion_over_a_production_that_moved_is_refused_and_says_what_moved
     assert total(shop) == 30
 
 
+def test_a_promotion_says_which_nodes_go(shop: Project) -> None:
+    (shop.root / "seeknal/4_export.yml").unlink()
+    shop.ok("plan", "dev")
+    shop.ok("run", "--env", "dev")
+    assert "    - export (removed, NON_BREAKING)\n" in shop.ok("promote", "dev").stdout
+
+
 def test_promoting_delivers_and_no_publish_does_not(shop: Project) -> None:
     assert shop.read("output/total.csv").split() == ["total", "15"]
     shop.ok("promote", "dev", "--no-publish")

@@ -109,7 +109,9 @@ def _show_changes(console: Console, promotion: Any) -> None:
     console.line(f"  Nodes with another output: {len(changed)}")
     for node_id in changed:
         category = categories.get(node_id)
-        label = f" ({category.upper()})" if category else ""
+        removed = ["removed"] if node_id not in promotion.source_tree.nodes else []
+        said = ", ".join([*removed, *([category.upper()] if category else [])])
+        label = f" ({said})" if said else ""
         console.line(f"    - {names[node_id]}{label}")
     console.line()
     if promotion.is_breaking and _count(promotion, "breaking"):
