@@ -373,6 +373,7 @@ def test_a_delivery_that_fails_fails_the_run_and_is_repeated_by_the_next(shop: P
     answer = shop.seeknal("run")
     check_refusal(answer, 1, r"^exposure\.export: could not write .*out/total\.csv: ")
     assert "run again" in answer.stderr
+    assert "⚠ 1 delivery failed; the tables are as they should be, and the next run delivers again" in answer.stdout
     (shop.root / "out").unlink()
     shop.ok("run")
     assert shop.read("out/total.csv").splitlines() == ["total", "12.0"]

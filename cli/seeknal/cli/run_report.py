@@ -181,6 +181,10 @@ class RunReport:
         console.line(RULE)
         for error in result.delivery_errors:
             console.errors(error.problems())
+        if result.delivery_errors:
+            count = len(result.delivery_errors)
+            text = "1 delivery failed" if count == 1 else f"{count} deliveries failed"
+            console.mark("warning", f"{text}; the tables are as they should be, and the next run delivers again")
         if result.status == "failed" and result.count("failed"):
             failed = ", ".join(self._name(node.node_id) for node in result.nodes if node.status == "failed")
             console.mark("warning", f"{failed} failed; {_what_stands(result, continued=self.continue_on_error)}")
