@@ -202,7 +202,7 @@ class _Parser:
             self._report(
                 "the project has no nodes",
                 Place("seeknal/"),
-                "add a .yml file to seeknal/, or start from `seeknal init --example environment-management`",
+                "add a .yml or .py file to seeknal/; `seeknal init --name demo --example ecommerce` makes one to look at",
             )
         self._add_entities()
         linker = Linker(self._drafts, self._lost, files_lost=self._files_lost)
