@@ -242,7 +242,7 @@ class Resolver:
             return "its function changed" if self._only_function_changed(node_id) else "its definition changed"
         uses = self._drafts[node_id].uses
         if uses and self._drafts[node_id].kind != "source":
-            return f"a parameter that it uses changed: {', '.join(uses)}"
+            return f"a parameter that it uses changed: {' or '.join(uses)}"
         return "its file changed" if self._drafts[node_id].kind == "source" else "what it depends on changed"
 
     def _only_function_changed(self, node_id: str) -> bool:
