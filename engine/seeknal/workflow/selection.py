@@ -56,7 +56,7 @@ def select(manifest: Manifest, filters: Filters, has_output: Collection[str]) ->
         wanted = {_type(manifest, name) for name in filters.types}
         chosen = {node_id for node_id in chosen if manifest.nodes[node_id].kind in wanted}
     if filters.types or filters.tags:
-        chosen |= _entities_of(manifest, chosen, has_output)
+        chosen |= _followers_of(manifest, chosen, has_output)
     excluded = _with_tags(manifest, filters.exclude_tags) if filters.exclude_tags else set()
     chosen -= excluded
     considered = set(chosen)
@@ -69,15 +69,19 @@ def select(manifest: Manifest, filters: Filters, has_output: Collection[str]) ->
     return Selection(frozenset(chosen), frozenset(considered), left_out)
 
 
-def _entities_of(manifest: Manifest, chosen: set[str], has_output: Collection[str]) -> set[str]:
-    """The entities of chosen feature groups, as far as that builds no further group: they follow their groups."""
+def _followers_of(manifest: Manifest, chosen: set[str], has_output: Collection[str]) -> set[str]:
+    """The entities of chosen feature groups and the rules about chosen nodes, as far as that builds no other node.
+
+    Entities follow their groups. A rule says what may get into the environment, so only a selection that excludes its
+    tag leads around it.
+    """
     found = {
         name
         for node_id in chosen
         for name in manifest.readers_of(node_id)
-        if manifest.nodes[name].node_type is NodeType.ENTITY
+        if manifest.nodes[name].node_type in (NodeType.ENTITY, NodeType.RULE)
     }
-    return {name for name in found if all(g in chosen or g in has_output for g in manifest.inputs_of(name))}
+    return {name for name in found if all(read in chosen or read in has_output for read in manifest.inputs_of(name))}
 
 
 def outputs_of(store: Store, tree: Tree, filters: Filters) -> set[str]:

@@ -12,6 +12,7 @@ from seeknal.store.store import Store
 from seeknal.workflow.events import Event, NodeStarted
 from seeknal.workflow.results import NodeOutcome, RunOptions
 from seeknal.workflow.runner import DAGRunner
+from seeknal.workflow.selection import Filters
 from seeknal.workflow.session import Session
 from tests.engine.workflow.projects import run, write, write_project
 
@@ -79,8 +80,6 @@ def test_a_selection_leaves_the_checks_of_other_nodes_alone(root: Path) -> None:
     run(root)
     write(root, "seeknal/clean.yml", CLEAN.replace("not_null: [amount]", "row_count: {min: 9}"))
     with Session.open(Project.open(root)) as session:
-        from seeknal.workflow.selection import Filters
-
         result = session.run("prod", RunOptions(filters=Filters(types=("source",))))
     assert result.status == "success"
 
@@ -173,3 +172,14 @@ def test_nothing_downstream_of_a_failed_audit_starts(root: Path, parallel: bool)
     with Session.open(Project.open(root)) as session:
         session.run("prod", RunOptions(parallel=parallel, continue_on_error=True), listener=listen)
     assert started == ["source.orders", "transform.clean"]
+
+
+def test_no_selection_leads_around_the_rules_about_what_it_builds(root: Path) -> None:
+    write(root, "seeknal/sound.yml", "kind: rule\nname: sound\ninputs: [source.orders]\nrule: id IS NOT NULL\n")
+    run(root)
+    before = head(root)
+    write(root, "data/orders.csv", "id,amount\n,1\n2,3\n")
+    for filters in (Filters(types=["source"]), Filters(nodes=["source.orders"], types=["source"])):
+        failed = [node.node_id for node in run(root, filters=filters).nodes if node.status == "failed"]
+        assert failed == ["rule.sound"]
+        assert head(root) == before
