@@ -202,7 +202,7 @@ class _Parser:
             self._report(
                 "the project has no nodes",
                 Place("seeknal/"),
-                "add a .yml or .py file to seeknal/; `seeknal init --name demo --example ecommerce` makes one to look at",
+                "add a .yml or .py file to seeknal/, or look at `seeknal init --name demo --example ecommerce`",
             )
         self._add_entities()
         linker = Linker(self._drafts, self._lost, files_lost=self._files_lost)
