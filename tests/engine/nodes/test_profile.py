@@ -131,6 +131,7 @@ def test_a_profile_reads_the_columns_that_it_names(tmp_path: Path) -> None:
         },
     )
     assert executed_in(root) == ["a", "p"]
+    assert [node.row_count for node in run(root).nodes if node.node_id == "profile.p"] == [1]
     write(root, "a.csv", "x,y\n1,3\n")
     assert executed_in(root) == ["a"]
     write(root, "a.csv", "x,y\n2,3\n")

@@ -72,6 +72,35 @@ def test_python_and_yaml_nodes_read_each_other_and_are_cached(tmp_path: Path, pa
     assert executed_in(project, parallel=parallel) == []
 
 
+def test_a_function_whose_file_changed_since_it_was_planned_is_not_called(tmp_path: Path) -> None:
+    files = {
+        "seeknal/first.py": """
+            from pathlib import Path
+            from seeknal.pipeline import transform
+
+            @transform
+            def first(ctx):
+                second = Path("seeknal/second.py")
+                second.write_text(second.read_text().replace("1 AS n", "2 AS n"))
+                return ctx.duckdb.sql("SELECT 0 AS n")
+        """,
+        "seeknal/second.py": """
+            from seeknal.pipeline import transform
+
+            @transform(inputs=["transform.first"])
+            def second(ctx):
+                return ctx.duckdb.sql("SELECT 1 AS n")
+        """,
+    }
+    project = write_project(tmp_path / "shop", files)
+    found = problems(run(project))
+    assert [(name, problem.message) for name, problem in found.items()] == [
+        ("second", "transform.second: seeknal/second.py changed while the project was run")
+    ]
+    assert executed_in(project) == ["second"]
+    assert rows(project, "transform.second") == [(2,)]
+
+
 def test_a_function_runs_again_when_its_code_its_inputs_or_its_params_change(tmp_path: Path) -> None:
     files = {
         **ORDERS,
