@@ -9,10 +9,10 @@ from typing import Any
 from seeknal.dag.binding import Binder, BindError, Schema
 from seeknal.dag.check_linking import LinkedCheck
 from seeknal.dag.draft import Draft
-from seeknal.dag.names import did_you_mean
+from seeknal.dag.names import did_you_mean, find_name
 from seeknal.errors import Problem
 from seeknal.nodes.check import Check
-from seeknal.nodes.check_sql import constants, is_moment, is_number, real_name
+from seeknal.nodes.check_sql import constants, is_moment, is_number
 from seeknal.nodes.profile_metrics import PROFILE_COLUMNS
 
 Reads = dict[str, tuple[str, ...] | None]
@@ -57,7 +57,7 @@ def bind_checks(
                 found.problems.append(Problem(message, place))
         elif linked.check.family != "sql":
             # Of a table that is only counted, no column is read.
-            names = [schema and real_name(column, schema) for column in linked.check.columns]
+            names = [schema and find_name(column, schema) for column in linked.check.columns]
             found.read(tables[0], [name for name in names if name] if schema is not None else None)
         if schema is not None:
             for message, key, hint in _wrong(linked.check, schema, binder):
@@ -94,11 +94,11 @@ def _wrong(check: Check, schema: Schema, binder: Binder) -> list[tuple[str, str,
     found = [
         (f"{check.label}: no column '{column}'", "columns", did_you_mean(column, schema))
         for column in check.columns
-        if real_name(column, schema) is None
+        if find_name(column, schema) is None
     ]
     if found:
         return found
-    types = [schema[str(real_name(column, schema))] for column in check.columns]
+    types = [schema[str(find_name(column, schema))] for column in check.columns]
     if check.family == "freshness" and not is_moment(types[0]):
         message = f"{check.label}: the column is {types[0]}, and an age needs a date or a timestamp"
         return [(message, "columns", "cast it in a transform")]

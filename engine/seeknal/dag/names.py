@@ -3,6 +3,7 @@
 - *node name*: a letter or ``_``, then letters, digits, ``_``, ``-`` or ``.``; not a reserved word of SQL or
   Python, because it stands as an identifier in both.
 - *environment name*: a letter or digit, then letters, digits, ``_``, ``-`` or ``.``; a folder of that name is made.
+- *column names* are one to DuckDB that differ only in the case of ASCII letters.
 - *production* is the environment ``prod``; ``production`` is a synonym wherever an environment is named.
 """
 
@@ -76,6 +77,20 @@ def short_names(node_ids: Iterable[str]) -> dict[str, str]:
     bare = {node_id: node_id.partition(".")[2] for node_id in node_ids}
     count = Counter(bare.values())
     return {node_id: name if count[name] == 1 else node_id for node_id, name in bare.items()}
+
+
+def fold(name: str) -> str:
+    """Give what two names have in common that are one to DuckDB: it ignores the case of ASCII letters only."""
+    return name.encode("utf-8", "surrogatepass").lower().decode("utf-8", "surrogatepass")
+
+
+def find_name(name: str, candidates: Iterable[str]) -> str | None:
+    """Find a name among others: as it is written, else the only one that differs in case alone."""
+    known = list(candidates)
+    if name in known:
+        return name
+    alike = [candidate for candidate in known if fold(candidate) == fold(name)]
+    return alike[0] if len(alike) == 1 else None
 
 
 def nodes_named(name: str, node_ids: Iterable[str]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from seeknal.dag.names import did_you_mean
+from seeknal.dag.names import did_you_mean, find_name
 from seeknal.dag.project import Project
 from seeknal.dag.sql import quoted_node
 from seeknal.nodes.aggregation_sql import AggregationSpec as AggregationFields
@@ -85,9 +85,8 @@ def missing_columns(
     named: Iterable[tuple[str, tuple[str | int, ...]]], columns: Mapping[str, str]
 ) -> Iterable[FieldProblem]:
     """Find the columns that fields name and a node's input lacks; each comes with the path to its field."""
-    known = {column.lower() for column in columns}
     for name, path in dict.fromkeys(named):
-        if name.lower() not in known:
+        if find_name(name, columns) is None:
             yield FieldProblem(f"column '{name}' is missing from the input", path, did_you_mean(name, columns))
 
 

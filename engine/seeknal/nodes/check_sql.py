@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from seeknal.dag.names import did_you_mean
+from seeknal.dag.names import did_you_mean, find_name
 from seeknal.dag.sql import literal, quoted
 from seeknal.errors import NodeFailedError
 from seeknal.nodes.check import Check
@@ -29,16 +29,9 @@ def is_moment(type_: str) -> bool:
     return type_ == "DATE" or type_.startswith("TIMESTAMP")
 
 
-def real_name(column: str, schema: Mapping[str, str]) -> str | None:
-    """The column that a name means; SQL does not look at case."""
-    if column in schema:
-        return column
-    return next((name for name in schema if name.lower() == column.lower()), None)
-
-
 def column_of(column: str, schema: Mapping[str, str]) -> str:
-    """As :func:`real_name`. Raises NodeFailedError where there is no such column."""
-    name = real_name(column, schema)
+    """The column that a name means. Raises NodeFailedError where there is no such column."""
+    name = find_name(column, schema)
     if name is None:
         raise NodeFailedError(f"no column '{column}'", hint=did_you_mean(column, schema))
     return name
@@ -99,7 +92,7 @@ def constants(check: Check, schema: Mapping[str, str]) -> Sequence[tuple[Any, st
     """The values of a check that must be of its column's type, each with the SQL that says whether it is."""
     if check.family not in ("range", "accepted_values"):
         return ()
-    name = real_name(check.columns[0], schema)
+    name = find_name(check.columns[0], schema)
     if name is None:
         return ()
     given = [*check.values, *(bound for bound in (check.minimum, check.maximum) if bound is not None)]

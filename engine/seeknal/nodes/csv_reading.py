@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from seeknal.dag.names import find_name, fold
 from seeknal.dag.sql import literal
 from seeknal.errors import NodeFailedError, Place, Problem, ProjectError
 from seeknal.nodes.csv_text import (
@@ -33,15 +34,7 @@ from seeknal.nodes.csv_text import (
     line_of_row,
     read_head,
 )
-from seeknal.nodes.read_request import (
-    Columns,
-    RawColumn,
-    RawTable,
-    ReadRequest,
-    find_name,
-    fold,
-    lacking_column,
-)
+from seeknal.nodes.read_request import Columns, RawColumn, RawTable, ReadRequest, lacking_column
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

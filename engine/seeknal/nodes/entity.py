@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from seeknal.dag.names import find_name
 from seeknal.dag.sql import quoted, quoted_node
 from seeknal.nodes.feature_group import EVENT_TIME
 from seeknal.nodes.kind import FieldProblem, Kind, Query, Task
@@ -71,9 +72,9 @@ class EntityKind(Kind):
         for key in spec.join_keys:
             families: dict[str, str] = {}
             for name, columns in zip(spec.feature_groups, inputs, strict=True):
-                type_ = _type_of(key, columns or {})
-                if type_ is not None:
-                    families.setdefault(_family(type_), f"{name} has {type_}")
+                column = find_name(key, columns or ())
+                if columns is not None and column is not None:
+                    families.setdefault(_family(columns[column]), f"{name} has {columns[column]}")
             if len(families) > 1:
                 message = f"join key '{key}' is not of one type: {'; '.join(families.values())}"
                 yield FieldProblem(message, ("join_keys",), "cast it in the `transform:` of one of the groups")
@@ -105,10 +106,6 @@ def _group_rows(name: str, group: EntityGroup, table: str, join_keys: Sequence[s
         f"SELECT {keys}, CAST({quoted(time)} AS TIMESTAMP) AS {EVENT_TIME}, {features} AS {quoted(name)}, {_POSITION}\n"
         f"FROM (SELECT *, row_number() OVER () AS {_POSITION} FROM {table})"
     )
-
-
-def _type_of(name: str, columns: Mapping[str, str]) -> str | None:
-    return next((type_ for column, type_ in columns.items() if column.lower() == name.lower()), None)
 
 
 def _family(type_: str) -> str:

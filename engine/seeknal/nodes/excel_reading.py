@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from seeknal.dag.names import did_you_mean
+from seeknal.dag.names import did_you_mean, find_name
 from seeknal.errors import NodeFailedError, Place, Problem, ProjectError
 from seeknal.nodes.cell_values import class_of
-from seeknal.nodes.read_request import ReadRequest, check_file, find_name
+from seeknal.nodes.read_request import ReadRequest, check_file
 
 _EXACT = 2.0**53
 

@@ -16,19 +16,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from seeknal.dag.names import did_you_mean
+from seeknal.dag.names import did_you_mean, fold
 from seeknal.dag.sql import quoted
 from seeknal.errors import NodeFailedError, Place, Problem, ProjectError, SeeknalError
 from seeknal.nodes.data_types import DOCUMENTED_TYPES, check_type, duckdb_type
-from seeknal.nodes.read_request import (
-    ColumnDeclaration,
-    Columns,
-    FileFormat,
-    RawTable,
-    ReadRequest,
-    check_file,
-    fold,
-)
+from seeknal.nodes.read_request import ColumnDeclaration, Columns, FileFormat, RawTable, ReadRequest, check_file
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from seeknal.dag.names import did_you_mean
+from seeknal.dag.names import did_you_mean, find_name, fold
 from seeknal.dag.sql import quoted
 from seeknal.errors import NodeFailedError, Place, Problem, ProjectError
 from seeknal.nodes.cell_values import arrow_column, arrow_type, class_of, raw_type, reading_type, text_of
 from seeknal.nodes.data_types import DOCUMENTED_TYPES, check_type, fitted, misfit
-from seeknal.nodes.read_request import Columns, ReadRequest, find_name, fold, lacking_column
+from seeknal.nodes.read_request import Columns, ReadRequest, lacking_column
 from seeknal.store.objects import Artifact
 
 if TYPE_CHECKING:

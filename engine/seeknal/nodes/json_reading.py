@@ -15,20 +15,12 @@ import json
 import re
 from typing import IO, TYPE_CHECKING, cast
 
+from seeknal.dag.names import find_name, fold
 from seeknal.dag.sql import literal, quoted
 from seeknal.errors import NodeFailedError, Place, Problem, ProjectError
 from seeknal.nodes.data_types import is_nested
 from seeknal.nodes.json_text import ARRAY, NEWLINE_DELIMITED, UNSTRUCTURED, JsonFault, find_fault, line_of_row
-from seeknal.nodes.read_request import (
-    Columns,
-    FileFormat,
-    RawColumn,
-    RawTable,
-    ReadRequest,
-    find_name,
-    fold,
-    lacking_column,
-)
+from seeknal.nodes.read_request import Columns, FileFormat, RawColumn, RawTable, ReadRequest, lacking_column
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

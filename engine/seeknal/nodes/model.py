@@ -11,12 +11,11 @@ from typing import Annotated, Any
 
 import msgspec
 
-from seeknal.dag.names import did_you_mean
+from seeknal.dag.names import did_you_mean, fold
 from seeknal.dag.project import Project
 from seeknal.nodes.algorithms import ALGORITHMS, Algorithm
 from seeknal.nodes.kind import FieldProblem, Kind, Surroundings, Task
 from seeknal.nodes.model_columns import ColumnChoice, ModelColumns, choose_columns, family
-from seeknal.nodes.read_request import fold
 from seeknal.nodes.workbench import Workbench
 from seeknal.store.objects import Artifact
 

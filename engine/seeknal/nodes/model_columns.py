@@ -11,9 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from seeknal.dag.names import did_you_mean
+from seeknal.dag.names import did_you_mean, find_name, fold
 from seeknal.nodes.kind import FieldProblem
-from seeknal.nodes.read_request import find_name, fold
 
 _NUMBERS = frozenset(
     """

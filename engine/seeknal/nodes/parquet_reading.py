@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from seeknal.dag.names import find_name
 from seeknal.dag.sql import quoted
 from seeknal.errors import NodeFailedError, Place, Problem, ProjectError
-from seeknal.nodes.read_request import Columns, RawColumn, RawTable, ReadRequest, find_name, lacking_column
+from seeknal.nodes.read_request import Columns, RawColumn, RawTable, ReadRequest, lacking_column
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

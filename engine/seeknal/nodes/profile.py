@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 
-from seeknal.dag.names import did_you_mean
+from seeknal.dag.names import did_you_mean, find_name
 from seeknal.dag.project import Project
 from seeknal.dag.sql import literal, quoted, quoted_node
-from seeknal.nodes.check_sql import is_float, is_moment, is_number, real_name
+from seeknal.nodes.check_sql import is_float, is_moment, is_number
 from seeknal.nodes.kind import FieldProblem, Kind, Surroundings, Task
 from seeknal.nodes.profile_metrics import PROFILE_COLUMNS
 from seeknal.nodes.workbench import Workbench
@@ -66,7 +66,7 @@ class ProfileKind(Kind):
     ) -> Iterable[FieldProblem]:
         known = inputs[0] if inputs else None
         for index, column in enumerate(_said(spec) or ()):
-            if known is not None and real_name(column, known) is None:
+            if known is not None and find_name(column, known) is None:
                 yield FieldProblem(f"no column '{column}'", (*_path(spec), index), did_you_mean(column, known))
 
     def reads(
@@ -76,7 +76,7 @@ class ProfileKind(Kind):
         said = _said(spec)
         if said is None or known is None:
             return dict.fromkeys(inputs)
-        return {inputs[0]: tuple(name for column in said if (name := real_name(column, known)))}
+        return {inputs[0]: tuple(name for column in said if (name := find_name(column, known)))}
 
     def identity(self, spec: ProfileSpec, around: Surroundings) -> list[Any]:
         return [_said(spec)]
@@ -89,7 +89,7 @@ class ProfileKind(Kind):
         columns = dict(table.columns)
         said = _said(spec)
         if said is not None:
-            named = [name for column in said if (name := real_name(column, columns))]
+            named = [name for column in said if (name := find_name(column, columns))]
             columns = {name: columns[name] for name in dict.fromkeys(named)}
         return bench.copy_to_store(connection, profile_query(quoted_node(table.node_id), columns), PROFILE_COLUMNS)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from seeknal.dag.names import did_you_mean, nearest
+from seeknal.dag.names import did_you_mean, find_name, nearest
 from seeknal.dag.sql import literal
 from seeknal.errors import NodeFailedError, Place, Problem
 from seeknal.nodes.data_types import fitted, misfit
@@ -126,20 +126,6 @@ class RawTable(msgspec.Struct, frozen=True):
 def path_literal(path: str) -> str:
     """Quote the path of one file, so that DuckDB takes none of its characters for a pattern."""
     return literal("".join(f"[{character}]" if character in "*?[" else character for character in path))
-
-
-def fold(name: str) -> str:
-    """Give what two names have in common that are one to DuckDB: it ignores the case of ASCII letters only."""
-    return name.encode("utf-8", "surrogatepass").lower().decode("utf-8", "surrogatepass")
-
-
-def find_name(name: str, candidates: Iterable[str]) -> str | None:
-    """Find a name among others: as it is written, else the only one that differs in case alone."""
-    known = list(candidates)
-    if name in known:
-        return name
-    alike = [candidate for candidate in known if fold(candidate) == fold(name)]
-    return alike[0] if len(alike) == 1 else None
 
 
 def lacking_column(
