@@ -130,6 +130,13 @@ def test_a_promotion_over_a_production_that_moved_is_refused_and_says_what_moved
     assert total(shop) == 30
 
 
+def test_a_source_whose_file_is_gone_is_not_told_of_as_a_query(shop: Project) -> None:
+    (shop.root / "data/orders.csv").unlink()
+    answer = shop.ok("plan", "new")
+    assert "Reason: what it reads can no longer be read\n" in answer.stdout
+    assert "query" not in answer.stdout
+
+
 def test_a_promotion_says_which_nodes_go(shop: Project) -> None:
     (shop.root / "seeknal/4_export.yml").unlink()
     shop.ok("plan", "dev")

@@ -192,7 +192,8 @@ def _reason(node_id: str, diff: ManifestDiff, manifest: Manifest, categories: Ma
         if category is not None and category is not ChangeCategory.METADATA:
             bare = name.partition(".")[2]
             return f"Depends on {bare}" + (" (BREAKING change)" if category is ChangeCategory.BREAKING else "")
-    return "its query no longer binds"
+    # Of a node that reads no other, it is the data outside that is gone or has another form.
+    return "its query no longer binds" if manifest.inputs_of(node_id) else "what it reads can no longer be read"
 
 
 _NOT_FOUND = re.compile(
