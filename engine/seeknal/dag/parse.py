@@ -14,7 +14,7 @@ import msgspec
 from seeknal.dag.draft import IDENTITY_FIELDS, CommonFields, Draft, spec_fields
 from seeknal.dag.entities import entity_drafts
 from seeknal.dag.linking import INPUT_FIELDS, Linker, link_again
-from seeknal.dag.manifest import Manifest
+from seeknal.dag.manifest import Manifest, NodeType
 from seeknal.dag.names import check_node_name, did_you_mean, nearest, shown
 from seeknal.dag.parameters import RunParameters
 from seeknal.dag.project import Project, node_files, python_files
@@ -26,7 +26,7 @@ from seeknal.dag.yaml_file import Document, KeyPath, load_documents
 from seeknal.errors import Place, Problem, ProjectError
 from seeknal.nodes.external_target import target_problems
 from seeknal.nodes.kind import FieldProblem, Kind
-from seeknal.nodes.registry import DECLARABLE_KINDS, KINDS, KINDS_TO_COME
+from seeknal.nodes.registry import DECLARABLE_KINDS, KINDS
 from seeknal.pipeline.discovered import FoundFile
 from seeknal.pipeline.project_files import OWN_NAMES
 
@@ -266,8 +266,9 @@ class _Parser:
         elif kind in KINDS:
             hint = f"declare feature groups with `entity: {draft.fields.get('name')}`, and the {kind} is made of them"
             self._report(f"kind '{kind}' cannot be declared", place, hint)
-        elif kind in KINDS_TO_COME:
-            self._report(f"kind '{kind}' is not available yet", place)
+        elif kind == NodeType.PYTHON.value:
+            hint = "decorate a function in a .py file with the kind of node that it gives, such as `@transform`"
+            self._report(f"kind '{kind}' is not declared in YAML", place, hint)
         else:
             self._report(f"unknown kind '{shown(kind)}'", place, did_you_mean(kind, DECLARABLE_KINDS))
         return None

@@ -33,8 +33,5 @@ KINDS: dict[str, Kind] = {
     )
 }
 
-# Kinds that projects may hold already, but that this version does not execute.
-KINDS_TO_COME = frozenset({"python"})
-
 # What `kind:` may say in a file.
 DECLARABLE_KINDS = [name for name, kind in KINDS.items() if kind.declarable]

@@ -140,7 +140,10 @@ def test_a_project_without_nodes_says_how_to_begin(tmp_path: Path) -> None:
         ("name: x\nkind: [source]", "a.yml:2:1: 'kind' must be text, not ['source']"),
         ("name: x\nkind: {a: 1}", "a.yml:2:1: 'kind' must be text, not {'a': 1}"),
         ("name: x\nkind: 1", "a.yml:2:1: 'kind' must be text, not 1"),
-        ("kind: python\nname: x", "a.yml:1:1: kind 'python' is not available yet"),
+        (
+            "kind: python\nname: x",
+            "a.yml:1:1: kind 'python' is not declared in YAML (decorate a function in a .py file",
+        ),
         ("kind: transform\ntransform: SELECT 1", "a.yml:1:1: 'name' is missing"),
         ("kind: transform\nname: 2024\ntransform: x", "a.yml:2:1: 'name' must be text, not 2024 (put it in quotes)"),
         ("kind: transform\nname: yes\ntransform: x", "a.yml:2:1: 'name' must be text, not True"),
@@ -305,7 +308,8 @@ def test_references_to_nodes_that_could_not_be_read_are_not_held_against_their_r
         "kind: python\nname: m\n",
         "kind: transform\nname: t\ninputs: [python.m]\ntransform: SELECT * FROM python.m\n",
     )
-    assert missing == ["a.yml:1:1: kind 'python' is not available yet"]
+    (only,) = missing
+    assert only.startswith("a.yml:1:1: kind 'python' is not declared in YAML")
 
 
 # SQL
