@@ -13,9 +13,9 @@ it is until the SQL is taken apart. Blocks (``{% … %}``) are not filled in.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, wraps
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -177,6 +177,9 @@ def _environment_variable(match: re.Match[str], scope: Scope) -> Value:
     return Value(match[3].strip())
 
 
+# The widths and precisions in the text of a format: "%9d", "{:>9}", "{:.9}".
+_WIDTHS = re.compile(r"[%{][^%{}]*?(\d{6,18})", re.ASCII)
+
 # What Jinja takes for no name.
 _WORDS = frozenset({"true", "false", "none", "True", "False", "None", "not", "self"})
 _SIMPLE = re.compile(r"\s*([A-Za-z_]\w*)\s*(?:(\()\s*(-?\d{1,9})?\s*\)\s*)?", re.ASCII)
@@ -221,6 +224,9 @@ class _Expression:
                 f"'{{{{{text}}}}}' is no expression: {error.message}",
                 "for DuckDB's braces put a space between them: { {; for braces as text write {{ '{{' }}",
             ) from None
+        except (ArithmeticError, MemoryError, RecursionError, SyntaxError, ValueError) as error:
+            # Python's limits, which an expression meets that is nested deeply, or holds an endless number.
+            raise TemplateError(f"'{{{{{text[:80]}}}}}' cannot be read: {error or type(error).__name__}") from None
         every = tree.find_all(jinja_nodes.Name)
         self.names = list(dict.fromkeys(name.name for name in [*_itself(tree), *every]))
         self.giving = frozenset(_giving(tree))
@@ -245,7 +251,9 @@ class _Expression:
             raise TemplateError(str(error.message)) from None
         except JinjaError as error:
             raise TemplateError(str(error.message or error)) from None
-        except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, MemoryError) as error:
+        except TemplateError:
+            raise
+        except Exception as error:
             raise TemplateError(str(error) or type(error).__name__) from None
         return result
 
@@ -288,14 +296,25 @@ def _jinja() -> Any:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Sandbox(ImmutableSandboxedEnvironment):
-        intercepted_binops = frozenset({"*", "**", "~", "+"})
+        intercepted_binops = frozenset({"*", "**", "~", "+", "%"})
+
+        def call(self, context: Any, obj: Any, *arguments: Any, **named: Any) -> Any:
+            # The sandbox wraps the formatting methods of texts.
+            method = getattr(obj, "__wrapped__", obj)
+            text = getattr(method, "__self__", None)
+            if isinstance(text, str):
+                formats = method.__name__ in ("format", "format_map")
+                _refuse_wide(text if formats else "", [*arguments, *named.values()])
+            return super().call(context, obj, *arguments, **named)
 
         def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
             _refuse_giants(operator, left, right)
             return super().call_binop(context, operator, left, right)
 
-    environment = Sandbox(undefined=StrictUndefined, autoescape=False)
+    # Without the optimizer nothing is computed before it is asked for.
+    environment = Sandbox(undefined=StrictUndefined, autoescape=False, optimized=False)
     environment.globals.clear()
+    environment.filters.update({name: _not_wide(environment.filters[name]) for name in _WIDENING})
     environment.filters.update(_sql_filters())
     return environment
 
@@ -304,10 +323,33 @@ def _refuse_giants(operator: str, left: Any, right: Any) -> None:
     """Refuse what would take all memory or hours: ``'a' * 10**9``, ``9**9**9``."""
     if operator == "**" and isinstance(left, int) and isinstance(right, int) and right * left.bit_length() > 4096:
         raise TemplateError("the number is too large")
+    if operator == "%" and isinstance(left, str):
+        _refuse_wide(left, right if isinstance(right, tuple) else [right])
     if operator == "*":
         for text, times in ((left, right), (right, left)):
             if isinstance(text, str | list | tuple) and isinstance(times, int) and len(text) * times > MOST_CHARACTERS:
                 raise TemplateError("the text is too long")
+
+
+# The filters of Jinja's whose result may be much longer than what they are given.
+_WIDENING = ("batch", "center", "format", "indent")
+
+
+def _not_wide(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def checked(*given: Any, **named: Any) -> Any:
+        text = given[0] if function.__name__ == "do_format" and given and isinstance(given[0], str) else ""
+        _refuse_wide(text, [*given, *named.values()])
+        return function(*given, **named)
+
+    return checked
+
+
+def _refuse_wide(text: str, arguments: Iterable[Any]) -> None:
+    """Refuse widths that would take all memory: in the text of a format, or as an argument."""
+    wide = any(isinstance(entry, int) and abs(entry) > MOST_CHARACTERS for entry in arguments)
+    if (wide and (not text or "*" in text)) or any(int(digits) > MOST_CHARACTERS for digits in _WIDTHS.findall(text)):
+        raise TemplateError("the text is too long")
 
 
 def _sql_filters() -> dict[str, Callable[[Any], SqlText]]:

@@ -101,10 +101,33 @@ def test_an_environment_variable_has_its_value_or_the_default_behind_the_bar() -
         "a[7]",
         "'x' + 1",
         "a()",
+        "'%3000000000d' % 1",
+        "'%3000000000d'|format(1)",
+        "'%*d'|format(3000000000, 1)",
+        "'{:>3000000000}'.format(1)",
+        "'a'.ljust(3000000000)",
+        "'a'|center(3000000000)",
+        "'a'|indent(3000000000)",
+        "a|batch(3000000000, 'x')|list",
+        "1e400",
+        "0 + " + "(" * 60 + "1" + ")" * 60 + " / 0",
     ],
 )
 def test_nothing_leads_out_of_the_sandbox_and_every_failure_is_told(expression: str) -> None:
     assert said(expression, a=[1]).startswith("{{ ")
+
+
+def test_an_expression_that_is_nested_too_deeply_is_told() -> None:
+    assert "cannot be read" in said("(" * 3000 + "1" + ")" * 3000)
+
+
+def test_widths_that_are_of_use_are_filled_in() -> None:
+    for expression, text in (
+        ("'%05d'|format(7)", "00007"),
+        ("'{:>6.2f}'.format(1.5)", "  1.50"),
+        ("'12345678'.ljust(9)", "12345678 "),
+    ):
+        assert evaluate(expression, Answers()).value == text
 
 
 @pytest.mark.parametrize("expression", ["", "a b", "a +", "a; b", "'a': 1", "a | nofilter", "(", "lambda: 1"])
