@@ -13,6 +13,8 @@ from typing import Any
 import msgspec
 
 from seeknal.dag.sql import Sql, quoted_node, take_apart
+from seeknal.dag.sql_problem import SqlProblem
+from seeknal.dag.tokens import stray_bracket
 from seeknal.nodes.check import Check
 from seeknal.nodes.check_fields import ParsedCheck, Path
 from seeknal.nodes.kind import Query
@@ -46,6 +48,15 @@ def link_check(
     if check.family == "predicate":
         checked = quoted_node(tables[0]) if tables else "input_0"
         before, after = f"SELECT 1 AS found FROM {checked} WHERE (\n", "\n) IS NOT TRUE"
+        stray = stray_bracket(check.sql)
+        if stray is not None:
+            problem = SqlProblem(f"'{stray.text}' has no partner", stray.start)
+            return LinkedCheck(
+                check,
+                parsed.path,
+                Sql(check.sql, problems=(problem,)),
+                Query(check.sql, parsed.sql_path, 0, len(check.sql)),
+            )
     query = Query(f"{before}{check.sql}{after}", parsed.sql_path, len(before), len(check.sql))
     aliases = {node_id.replace(".", "_", 1).lower(): index for index, node_id in enumerate(tables)}
     names = {"input_data": 0, **aliases}

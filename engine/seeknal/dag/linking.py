@@ -16,6 +16,7 @@ from seeknal.dag.draft import Draft, node_of
 from seeknal.dag.manifest import Manifest
 from seeknal.dag.names import did_you_mean, shown
 from seeknal.dag.sql import Sql, take_apart
+from seeknal.dag.tokens import stray_bracket
 from seeknal.errors import Place, Problem, ProjectError
 from seeknal.nodes.check_fields import ParsedCheck, checks_of_list
 from seeknal.nodes.kind import FieldProblem, Query
@@ -214,6 +215,12 @@ class Linker:
 
     def take_apart(self, draft: Draft, query: Query, connection: Any) -> bool:
         """Take a draft's SQL apart; say whether it is all right."""
+        strays = [(path, stray_bracket(query.text[start : start + length])) for start, length, path in query.parts]
+        for path, stray in strays:
+            if stray is not None:
+                self._report(f"'{stray.text}' has no partner", draft.place_in_text(path, stray.start))
+        if any(stray is not None for _, stray in strays):
+            return False
         own = query.text[query.start : query.start + query.length]
         if query.path and query.text != own:
             # The user's part on its own first: its errors are then about what stands in the file.

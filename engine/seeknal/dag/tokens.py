@@ -98,6 +98,22 @@ def tokens(sql: str) -> list[Token]:
     return found
 
 
+_BRACKETS = {")": "(", "]": "[", "}": "{"}
+
+
+def stray_bracket(sql: str) -> Token | None:
+    """The first bracket that has no partner in a piece of SQL, which could lead out of what is put around the piece."""
+    opened: list[Token] = []
+    for token in tokens(sql):
+        if token.text in _BRACKETS.values():
+            opened.append(token)
+        elif token.text in _BRACKETS:
+            if not opened or opened[-1].text != _BRACKETS[token.text]:
+                return token
+            opened.pop()
+    return opened[0] if opened else None
+
+
 def _append(found: list[Token], token: Token, gap: bytes) -> None:
     """Add a token; ``gap`` is the text since the token before, block comments in it written as one ``*``."""
     if found:

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seeknal.dag.tokens import Token, tokens
+from seeknal.dag.tokens import Token, stray_bracket, tokens
 
 PIECES = [
     "select",
@@ -50,3 +51,18 @@ def test_offsets_count_characters(pieces: list[str], gap: str) -> None:
     for token in tokens(text):
         written = text[token.start : token.end]
         assert written == token.text or token.kind == "template"
+
+
+@pytest.mark.parametrize(
+    ("sql", "offset"),
+    [
+        ("a > 1) OR (true", 5),
+        ("((a)", 0),
+        ("f(a[1)", 5),
+        ("a IN (1, 2) AND b[1] = ')' -- )", None),
+        ("{'a': [1]}.a /* ( */ = $$ ( $$", None),
+    ],
+)
+def test_a_bracket_without_a_partner_is_found(sql: str, offset: int | None) -> None:
+    found = stray_bracket(sql)
+    assert (found and found.start) == offset

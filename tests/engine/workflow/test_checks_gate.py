@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from seeknal.dag.project import Project
+from seeknal.errors import ProjectError
 from seeknal.store.store import Store
 from seeknal.workflow.events import Event, NodeStarted
 from seeknal.workflow.results import NodeOutcome, RunOptions
@@ -183,3 +184,23 @@ def test_no_selection_leads_around_the_rules_about_what_it_builds(root: Path) ->
         failed = [node.node_id for node in run(root, filters=filters).nodes if node.status == "failed"]
         assert failed == ["rule.sound"]
         assert head(root) == before
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        "kind: rule\nname: r\ninputs: [source.orders]\nrule:\n  - amount > 9) OR (true\n",
+        "kind: transform\nname: r\ntransform: FROM source.orders\naudits:\n  - amount > 9) OR (true\n",
+        "kind: aggregation\nname: r\ninputs: [source.orders]\n"
+        "id_col: id\nfeature_date_col: amount\napplication_date_col: amount\n"
+        "features: [{name: x, since: [{aggs: [count], name: x,\n    condition: amount > 9) OR (true}]}]\n",
+    ],
+)
+def test_a_condition_does_not_lead_out_of_what_is_put_around_it(root: Path, node: str) -> None:
+    write(root, "seeknal/node.yml", node)
+    with pytest.raises(ProjectError) as error:
+        run(root)
+    (problem,) = error.value.problems()
+    assert problem.message == "')' has no partner"
+    line = next(index for index, text in enumerate(node.splitlines(), 1) if "9)" in text)
+    assert str(problem.place) == f"seeknal/node.yml:{line}:{node.splitlines()[line - 1].index('9)') + 2}"
