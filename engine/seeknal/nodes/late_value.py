@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import parse_qsl, urlsplit
 
 _REFERENCE = re.compile(r"\{\{\s*env:\s*([A-Za-z_]\w*)\s*(?:\|([^{}]*?))?\s*\}\}")
 _PLAIN = re.compile(r"env:([A-Za-z_]\w*)")
@@ -18,6 +19,10 @@ MASK = "***"
 
 #: Shorter values are not masked: they keep no secret, and would garble what a message says.
 SHORTEST_SECRET = 4
+
+
+#: Shorter parts of a path are words like "services".
+SHORTEST_PART = 9
 
 
 class UnsetVariableError(Exception):
@@ -49,7 +54,18 @@ class LateValues:
         if value is None:
             raise UnsetVariableError(name)
         self.hide(value)
+        if "://" in value:
+            self._hide_parts(value)
         return value
+
+    def _hide_parts(self, url: str) -> None:
+        """Hide what a receiver may repeat of a URL: its path, long parts of that, and what its query says."""
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            return
+        self.hide(parts.path, *(part for part in parts.path.split("/") if len(part) >= SHORTEST_PART))
+        self.hide(parts.query, *(said for _, said in parse_qsl(parts.query)), parts.password or "")
 
     def hide(self, *secrets: str) -> None:
         """Remember further texts that must not be shown."""

@@ -152,6 +152,7 @@ def _attempt(
     with body.open("rb") as stream, _watched(connection, deadline, stop) as watch:
         try:
             connection.connect()
+            watch.socket = connection.sock
             with contextlib.suppress(BrokenPipeError):
                 # A receiver that refuses may close before it has read everything, and still have answered.
                 length = str(body.stat().st_size)
@@ -166,6 +167,9 @@ def _attempt(
             text = response.read(_ANSWER_BYTES, decode_content=True)
             retry_after = _seconds(response.headers.get("Retry-After"))
             location = response.headers.get("Location") or ""
+            if watch.ended:
+                # Where the end of the connection is the end of the answer, ending it looks like an answer.
+                raise _NoAnswer(watch.ended, may_pass=False)
             return Answer(response.status, response.reason or "", _one_line(text), location, retry_after)
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
             if watch.ended:
@@ -176,9 +180,14 @@ def _attempt(
 
 
 class _Watch:
-    """Why a connection was ended from outside; empty where it was not."""
+    """Why a connection was ended from outside; empty where it was not.
 
-    ended = ""
+    ``socket`` is the connection's, which lets go of it itself when the receiver says that no further answer follows.
+    """
+
+    def __init__(self) -> None:
+        self.ended = ""
+        self.socket: Any = None
 
 
 @contextmanager
@@ -192,7 +201,7 @@ def _watched(connection: HTTPConnection, deadline: float, stop: StopRequest | No
     def look() -> None:
         while not done.wait(0.1):
             late, stopped = time.monotonic() > deadline, stop is not None and stop.overdue()
-            open_socket: Any = connection.sock
+            open_socket = watch.socket or connection.sock
             if (late or stopped) and open_socket is not None:
                 watch.ended = "interrupted" if stopped else "no complete answer within the total_timeout"
                 with contextlib.suppress(OSError):

@@ -125,9 +125,18 @@ class TestAttempts:
         server.behaviours[:] = [never]
         assert "no answer within 0.2 s" in try_send(server.url, body, timeout=0.2, retries=0)
 
-    def test_receiver_that_dribbles_is_not_waited_for(self, server: Receiver, body: Path) -> None:
+    @pytest.mark.parametrize(
+        "begin",
+        [
+            b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nX-Slow: ",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 60000\r\n\r\n",
+            b"HTTP/1.0 200 OK\r\n\r\n",
+        ],
+    )
+    def test_receiver_that_dribbles_is_not_waited_for(self, server: Receiver, body: Path, begin: bytes) -> None:
         def dribble(handler: BaseHTTPRequestHandler) -> None:
-            handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nX-Slow: ")
+            handler.wfile.write(begin)
             handler.close_connection = True
             while not server.over.wait(0.05):
                 handler.wfile.write(b"x")
@@ -136,6 +145,16 @@ class TestAttempts:
         said = try_send(server.url, body, timeout=10.0, total_timeout=0.5)
         assert "no complete answer within the total_timeout" in said
         assert len(server.got) == 1
+
+    def test_parts_of_a_secret_url_that_a_receiver_repeats_are_not_shown(self, server: Receiver, body: Path) -> None:
+        path = f"/services/T024/{TOKEN}?key={TOKEN[::-1]}"
+        server.behaviours[:] = [
+            lambda handler: respond(handler, 404, f"no {handler.path}, no {TOKEN}, no {TOKEN[::-1]}".encode())
+        ]
+        said = try_send("env:U", body, {"U": f"{server.url}{path}"})
+        assert "answered 404" in said
+        assert TOKEN not in said
+        assert TOKEN[::-1] not in said
 
     def test_redirection_is_not_followed(self, server: Receiver, body: Path) -> None:
         with receiver() as other:
