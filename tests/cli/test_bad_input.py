@@ -469,7 +469,7 @@ def test_a_project_without_nodes_says_where_to_put_them(tmp_path: Path) -> None:
     project.write("seeknal_project.yml", "name: bare\n")
     answer = project.seeknal("run")
     check_refusal(answer, 1, r"^seeknal/: the project has no nodes$")
-    assert "seeknal init --example" in answer.stderr
+    assert "--example ecommerce" in answer.stderr
 
 
 def test_a_traceback_is_shown_only_to_who_asks(shop: Project) -> None:

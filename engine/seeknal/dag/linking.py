@@ -90,6 +90,12 @@ class Linker:
             )
         return manifest
 
+    def found_all(self, draft: Draft) -> bool:
+        """Say whether every node that a draft names was found; one that was lost is no problem of its own."""
+        checks = [linked.sql for linked in (*draft.checks, *draft.audits) if linked.sql is not None]
+        texts = [*checks, *([draft.sql] if draft.sql is not None else ())]
+        return draft.id not in self._broken and not any(sql.problems for sql in texts)
+
     def _report(self, message: str, place: Place, hint: str = "") -> None:
         self.problems.append(Problem(message, place, hint))
 

@@ -34,6 +34,14 @@ from seeknal.pipeline.project_files import OWN_NAMES
 FIELDS_TO_COME = frozenset({"schedule"})
 
 
+class IncompleteProjectError(ProjectError):
+    """Some nodes cannot be read. ``sound`` is the part of the project that does not depend on them, if there is one."""
+
+    def __init__(self, problems: Iterable[Problem], sound: ParsedProject | None) -> None:
+        super().__init__(problems)
+        self.sound = sound
+
+
 @dataclass(frozen=True)
 class ParsedProject:
     """What parsing gives: the manifest, and for each node its draft. ``warnings`` are for people only.
@@ -210,17 +218,36 @@ class _Parser:
         manifest = linker.manifest(self._project.name)
         problems = self._problems + linker.problems
         if problems:
-            raise ProjectError(sorted(problems, key=_place_order))
+            raise IncompleteProjectError(sorted(problems, key=_place_order), self._sound_part(problems, linker))
         self._see_unused_parameters()
+        return self._parsed(manifest, self._drafts)
+
+    def _parsed(self, manifest: Manifest, drafts: dict[str, Draft]) -> ParsedProject:
         return ParsedProject(
             self._project,
             manifest,
-            self._drafts,
+            drafts,
             self._warnings,
             self._renderer,
             tuple(self._imported),
             self._repeatable,
         )
+
+    def _sound_part(self, problems: Iterable[Problem], linked: Linker) -> ParsedProject | None:
+        """The nodes of files in which nothing is wrong, as far as all that they read is sound too."""
+        wrong = {problem.place.file for problem in problems if problem.place}
+        sound = {
+            node_id: draft
+            for node_id, draft in self._drafts.items()
+            if draft.spec is not None and draft.file not in wrong and linked.found_all(draft)
+        }
+        unsound = self._drafts.keys() - sound.keys()
+        while unsound:
+            unsound = {node_id for node_id, draft in sound.items() if not unsound.isdisjoint(draft.inputs)}
+            sound = {node_id: draft for node_id, draft in sound.items() if node_id not in unsound}
+        linker = Linker(sound)
+        manifest = linker.manifest(self._project.name)
+        return self._parsed(manifest, sound) if sound and not linker.problems else None
 
     def _render(self, draft: Draft) -> None:
         if not draft.implementation.executes:

@@ -17,10 +17,10 @@ from seeknal.dag.inference import CompiledProject, Inference
 from seeknal.dag.manifest import Manifest
 from seeknal.dag.names import PRODUCTION
 from seeknal.dag.parameters import GivenParameters, RunParameters
-from seeknal.dag.parse import ParsedProject, parse_project
+from seeknal.dag.parse import IncompleteProjectError, ParsedProject, parse_project
 from seeknal.dag.project import Project
 from seeknal.dag.python_stamp import python_stamp
-from seeknal.errors import BusyError, CorruptObjectError
+from seeknal.errors import BusyError, CorruptObjectError, Problem, ProjectError
 from seeknal.state.locks import FileLock
 from seeknal.store.file_memo import FileDigests
 from seeknal.store.filesystem import link_atomically
@@ -111,7 +111,10 @@ class Session:
         for path in project_files(project):
             with contextlib.suppress(OSError):
                 digests.digest(path)
-        parsed = parse_project(project, run_parameters(given))
+        try:
+            parsed = parse_project(project, run_parameters(given))
+        except IncompleteProjectError as error:
+            raise ProjectError([*error.problems(), *_problems_of(error.sound, digests)]) from error
         for name in parsed.imported:
             with contextlib.suppress(OSError):
                 digests.digest(project.root / name)
@@ -308,6 +311,14 @@ def run_parameters(given: GivenParameters | None = None) -> RunParameters:
     """The parameters of a run that begins now."""
     given = given or GivenParameters()
     return RunParameters(given, given.run_id or new_run_id())
+
+
+def _problems_of(parsed: ParsedProject | None, digests: FileDigests) -> list[Problem]:
+    """What type-checking finds in the part of a project that could be read, so that everything is told at once."""
+    if parsed is None:
+        return []
+    with Inference(parsed, digests) as inference:
+        return [problem for found in inference.analyse().problems.values() for problem in found]
 
 
 def file_digests(store: Store) -> FileDigests:
