@@ -10,9 +10,10 @@ import contextlib
 import inspect
 import json
 import os
+import re
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +23,25 @@ from seeknal.errors import NodeFailedError, Place
 from seeknal.nodes.captured_output import captured_output
 from seeknal.nodes.function_reference import PREFIX, FunctionReference, log_path
 
+# By root: what the project's files were when they were imported last.
+_files: dict[str, dict[str, str]] = {}
 
-@dataclass(frozen=True)
-class _Loaded:
-    files: dict[str, str]
-    functions: dict[str, Callable[..., Any]]
-
-
-# What this process imported, by root and file.
-_loaded: dict[tuple[str, str], _Loaded] = {}
-_prepared: set[str] = set()
+_IMPORTS_DUCKDB = re.compile(rb"^[ \t]*(?:import|from)[ \t]+duckdb\b", re.MULTILINE)
 
 
 @contextlib.contextmanager
 def function_running(root: Path, reference: FunctionReference, params: Mapping[str, Any]) -> Iterator[None]:
     """Run code of the user's: in the project's folder, its output captured, its errors as NodeFailedError.
 
-    What it does to the environment variables ends with it.
+    What it does to the environment variables and to ``sys.path`` ends with it.
     """
+    from seeknal.pipeline.project_modules import prepare_imports
+
     log = log_path(root, reference.node_id)
-    process, folder, environment = os.getpid(), os.getcwd(), dict(os.environ)
+    if str(root) not in _files:
+        prepare_imports(root)
+        _files[str(root)] = {}
+    process, folder, environment, search_path = os.getpid(), os.getcwd(), dict(os.environ), list(sys.path)
     failure: NodeFailedError | None = None
     with captured_output(log) as output:
         try:
@@ -58,6 +58,7 @@ def function_running(root: Path, reference: FunctionReference, params: Mapping[s
                 # A copy of the worker that the function made with os.fork(): it has no task, and must not answer.
                 os._exit(1 if failure else 0)
             os.chdir(folder)
+            sys.path[:] = search_path
             if os.environ != environment:
                 os.environ.clear()
                 os.environ.update(environment)
@@ -97,40 +98,48 @@ def _takes_context(function: Callable[..., Any]) -> bool:
 
 
 def _function(root: Path, reference: FunctionReference) -> Callable[..., Any]:
-    from seeknal.pipeline.project_modules import forget_modules, import_file, prepare_imports
+    """Import a node's file, and all of the project that it imports, anew.
+
+    So no node sees what another left in a module, and what runs after what in which worker makes no difference.
+    """
+    from seeknal.pipeline.project_modules import forget_modules, import_file
     from seeknal.pipeline.registry import clear_registry, registrations
 
-    key = (str(root), reference.file)
-    loaded = _loaded.get(key)
-    if loaded is None or loaded.files != reference.files:
-        if str(root) not in _prepared:
-            prepare_imports(root)
-            _prepared.add(str(root))
-        if loaded is not None:
-            # Something changed since: what other modules hold of it must go as well.
-            forget_modules(root)
-            _loaded.clear()
-        clear_registry()
-        path = root / reference.file
+    before = _files.get(str(root), {})
+    changed = any(before.get(name, digest) != digest for name, digest in reference.files.items())
+    forget_modules(root, may_have_changed=changed)
+    _files[str(root)] = {**before, **reference.files}
+    clear_registry()
+    path = root / reference.file
+    try:
         import_file(root, path)
-        own = {entry.node_id: entry.function for entry in registrations() if entry.file == str(path)}
-        loaded = _loaded[key] = _Loaded(reference.files, own)
-    _insist_on_files(root, reference)
-    if reference.node_id not in loaded.functions:
+    finally:
+        # First of all: what a changed file raises says nothing.
+        _look_at_files(root, reference)
+    own = {entry.node_id: entry.function for entry in registrations() if entry.file == str(path)}
+    if reference.node_id not in own:
         raise NodeFailedError(f"{reference.file} does not declare {reference.node_id} when it is imported again")
-    return loaded.functions[reference.node_id]
+    return own[reference.node_id]
 
 
-def _insist_on_files(root: Path, reference: FunctionReference) -> None:
-    """Raise NodeFailedError where a file is not what the fingerprint was computed for."""
+def _look_at_files(root: Path, reference: FunctionReference) -> None:
+    """Raise NodeFailedError where a file is not what the fingerprint was computed for.
+
+    Where one imports DuckDB, its connection for everybody (``duckdb.sql``) is a new one.
+    """
+    imports_duckdb = False
     for name, digest in reference.files.items():
         try:
             data = (root / name).read_bytes()
         except OSError:
             data = b""
         if xxhash.xxh3_128_hexdigest(data) != digest:
-            _loaded.clear()
             raise NodeFailedError(f"{name} changed while the project was run", hint="run again")
+        imports_duckdb = imports_duckdb or bool(_IMPORTS_DUCKDB.search(data))
+    if imports_duckdb:
+        import duckdb
+
+        duckdb.set_default_connection(duckdb.connect(":memory:"))
 
 
 def _failure(root: Path, reference: FunctionReference, error: BaseException) -> NodeFailedError:

@@ -145,9 +145,15 @@ def import_file(root: Path, path: Path) -> ModuleType:
     return module
 
 
-def forget_modules(root: Path) -> None:
-    """Drop the project's modules from this process, so that they are imported anew."""
+def forget_modules(root: Path, *, may_have_changed: bool = True) -> None:
+    """Drop the project's modules from this process, so that they are imported anew.
+
+    ``may_have_changed``: so that files which came since are found as well.
+    """
+    below = str(root)
     for name, module in list(sys.modules.items()):
-        if name.startswith(f"{PACKAGE}.") or is_project_file(root, getattr(module, "__file__", None)):
+        file = getattr(module, "__file__", None)
+        if name.startswith(f"{PACKAGE}.") or (file and file.startswith(below) and is_project_file(root, file)):
             del sys.modules[name]
-    importlib.invalidate_caches()
+    if may_have_changed:
+        importlib.invalidate_caches()

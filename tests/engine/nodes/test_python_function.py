@@ -873,3 +873,30 @@ def test_what_modules_do_to_each_other_counts_however_they_are_imported(tmp_path
     write(project, "seeknal/rates.py", "RATE = 3\n")
     assert executed_in(project) == ["t"]
     assert rows(project, "transform.t") == [(3,)]
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_no_node_sees_what_another_left_in_the_process(tmp_path: Path, parallel: bool) -> None:
+    body = """
+        import random, sys
+        import duckdb, pyarrow
+        import shared
+
+        random.seed(3)
+        CALLS = []
+
+        def row(name):
+            CALLS.append(name)
+            shared.CALLS.append(name)
+            sys.path.append("/nowhere")
+            duckdb.sql("CREATE TABLE mine AS SELECT 1 AS a")
+            numbers = [len(CALLS), len(shared.CALLS), sys.path.count("/nowhere"), random.randrange(10**6)]
+            return pyarrow.table({"numbers": [numbers]})
+    """
+    nodes = "".join(f"\n@source(name='n{i}')\ndef n{i}():\n    return row('n{i}')\n" for i in range(3))
+    files = {"seeknal/nodes.py": python(body) + nodes, "seeknal/shared.py": "CALLS = []\n"}
+    project = write_project(tmp_path / "shop", files)
+    assert problems(run(project, parallel=parallel, max_workers=2)) == {}
+    seen = {tuple(rows(project, f"source.n{i}")[0][0]) for i in range(3)}
+    assert len(seen) == 1
+    assert next(iter(seen))[:3] == (1, 1, 1)
