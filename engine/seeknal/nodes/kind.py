@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from seeknal.dag.names import PRODUCTION
 from seeknal.dag.project import Project
 from seeknal.nodes.check import Check
 from seeknal.nodes.function_reference import FunctionReference
@@ -121,7 +122,7 @@ class Task(msgspec.Struct, frozen=True):
     ``positions`` gives further names to inputs by index. ``schema`` is the output's, where planning knows it.
     ``memory_limit_bytes`` 0 means DuckDB's own default. ``function`` gives a Python node's rows. ``checks`` are of the
     node's output, or of the inputs where the node is a rule; ``output`` is an output that is there already and is to be
-    checked only.
+    checked only. ``environment`` is where it runs: it tells which memory a function has, and counts in no output.
     """
 
     node_id: str
@@ -141,6 +142,7 @@ class Task(msgspec.Struct, frozen=True):
     function: FunctionReference | None = None
     checks: tuple[Check, ...] = ()
     output: Artifact | None = None
+    environment: str = PRODUCTION
 
 
 class Kind(Protocol):

@@ -81,6 +81,10 @@ class PythonFunction(Kind):
         return {name: value for name, value in (("inputs", [ROWS]), ("source", ROWS)) if name in own}
 
     def check(self, spec: Any, project: Project) -> Iterable[FieldProblem]:
+        if self._function.reads_outside and self.name != "source":
+            message = "may read files or the network, and a change there runs nothing again"
+            hint = "read them in a source, or promise that it does not: reads_outside=False"
+            yield FieldProblem(message, ("function",), hint, is_warning=True)
         if not self._gives_output:
             yield from self._kind.check(spec, project)
         elif self.name == "source" and spec.table:
@@ -260,6 +264,7 @@ class PythonFunction(Kind):
         return PipelineContext(
             project_path=root,
             target_dir=root / "target",
+            environment=task.environment,
             node_id=task.node_id,
             params=task.spec.get("params") or {},
             node_meta={"kind": task.kind, "name": task.node_id.partition(".")[2], **task.spec},

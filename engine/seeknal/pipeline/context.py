@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from seeknal.dag.names import PRODUCTION
 from seeknal.pipeline.node_state import NodeState
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class PipelineContext:
 
     project_path: Path = field(default_factory=Path.cwd)
     target_dir: Path = field(default_factory=lambda: Path.cwd() / "target")
+    environment: str = "prod"
     config: Mapping[str, Any] = field(default_factory=dict)
     node_id: str = ""
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -71,7 +73,13 @@ class PipelineContext:
     def state(self) -> NodeState:
         """The node's own memory between its runs; see :class:`NodeState`."""
         if self._state is None:
-            self._state = NodeState(self.target_dir / "state" / "nodes" / f"{self.node_id}.json")
+            inside = Path("state", "nodes", f"{self.node_id}.json")
+            productions = self.target_dir / inside
+            if self.environment == PRODUCTION:
+                self._state = NodeState(productions)
+            else:
+                own = self.target_dir / "environments" / self.environment / inside
+                self._state = NodeState(own, productions)
         return self._state
 
     # data

@@ -1,6 +1,7 @@
 """A node's own memory between its runs: names and values that JSON has, in one file for each node.
 
-It is no part of what a node's output is computed from: a value that changes here runs nothing again.
+It is no part of what a node's output is computed from: a value that changes here runs nothing again. Every environment
+has a memory of its own, which begins as production's.
 """
 
 from __future__ import annotations
@@ -14,16 +15,18 @@ from typing import Any
 
 
 class NodeState:
-    """Names and values; nothing is kept before :meth:`save`."""
+    """Names and values; nothing is kept before :meth:`save`. ``first`` is read while there is no file at ``path``."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, first: Path | None = None) -> None:
         self._path = path
+        self._first = first
         self._values: dict[str, Any] | None = None
 
     def _loaded(self) -> dict[str, Any]:
         if self._values is None:
+            path = self._first if self._first is not None and not self._path.exists() else self._path
             try:
-                values = json.loads(self._path.read_text(encoding="utf-8"))
+                values = json.loads(path.read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 values = {}
             self._values = values if isinstance(values, dict) else {}

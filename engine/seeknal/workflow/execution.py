@@ -261,6 +261,7 @@ class Run:
         task = self._resolver.task(
             node_id,
             run_id=self.run_id,
+            environment=self.environment,
             project_root=str(self._compiled.project.root),
             threads=self._threads(node_id, alone),
             memory_limit_bytes=0 if workers.slots == 1 else memory_share(workers.slots),

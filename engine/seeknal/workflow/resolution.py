@@ -18,6 +18,7 @@ from seeknal.dag.draft import Draft, node_of, spec_fields
 from seeknal.dag.inference import Inference, NodeAnalysis
 from seeknal.dag.linking import AUDIT_FIELDS
 from seeknal.dag.manifest import Manifest
+from seeknal.dag.names import PRODUCTION
 from seeknal.nodes.check import CheckResult, results_in, results_of
 from seeknal.nodes.kind import Task, encoded_identity, stored_table
 from seeknal.store.objects import Artifact, Tree
@@ -174,7 +175,16 @@ class Resolver:
             self._at_run[node_id] = self._inference.at_run(node_id)
         return self._at_run[node_id]
 
-    def task(self, node_id: str, *, run_id: str, project_root: str, threads: int, memory_limit_bytes: int) -> Task:
+    def task(
+        self,
+        node_id: str,
+        *,
+        run_id: str,
+        project_root: str,
+        threads: int,
+        memory_limit_bytes: int,
+        environment: str = PRODUCTION,
+    ) -> Task:
         """Everything a worker needs to execute a node that was decided to be a miss."""
         draft = self.executed(node_id)
         analysis = self._analyses[node_id]
@@ -188,6 +198,7 @@ class Resolver:
             kind=draft.kind,
             fingerprint=self._decisions[node_id].fingerprint,
             run_id=run_id,
+            environment=environment,
             project_root=project_root,
             store_root=str(self._store.root),
             spec=spec_fields(draft),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import json
 import textwrap
 import time
 from pathlib import Path
@@ -900,3 +901,47 @@ def test_no_node_sees_what_another_left_in_the_process(tmp_path: Path, parallel:
     seen = {tuple(rows(project, f"source.n{i}")[0][0]) for i in range(3)}
     assert len(seen) == 1
     assert next(iter(seen))[:3] == (1, 1, 1)
+
+
+def test_an_environments_memory_begins_as_productions_and_never_changes_it(tmp_path: Path) -> None:
+    code = """
+        from seeknal.pipeline import source
+
+        @source(name="counted", step=0)
+        def counted(ctx):
+            import pyarrow
+            runs = ctx.state.get("runs", 0) + 1
+            ctx.state.set("runs", runs)
+            ctx.state.save()
+            return pyarrow.table({"runs": [runs], "step": [ctx.params["step"]]})
+        """
+    write_project(tmp_path, {"seeknal/counted.py": code})
+    assert run(tmp_path).status == "success"
+    for step in (1, 2):
+        write(tmp_path, "seeknal/counted.py", code.replace("step=0", f"step={step}"))
+        assert run(tmp_path, "dev").status == "success"
+    production = tmp_path / "target/state/nodes/source.counted.json"
+    own = tmp_path / "target/environments/dev/state/nodes/source.counted.json"
+    assert json.loads(production.read_text()) == {"runs": 1}
+    assert json.loads(own.read_text()) == {"runs": 3}
+
+
+def test_planning_warns_of_a_function_that_reads_what_no_fingerprint_sees(tmp_path: Path) -> None:
+    code = """
+        import json
+        from seeknal.pipeline import transform
+
+        @transform(name="settings")
+        def settings(ctx):
+            import pyarrow
+            return pyarrow.table({"a": [len(open(ctx.project_path / "settings.json").read())]})
+        """
+    write_project(tmp_path, {"seeknal/settings.py": code})
+    with Session.open(Project.open(tmp_path)) as session:
+        (warning,) = session.compiled.parsed.warnings
+    assert "may read files or the network" in str(warning)
+    assert warning.place is not None
+    assert warning.place.file == "seeknal/settings.py"
+    write(tmp_path, "seeknal/settings.py", code.replace('name="settings"', 'name="settings", reads_outside=False'))
+    with Session.open(Project.open(tmp_path)) as session:
+        assert session.compiled.parsed.warnings == []
