@@ -8,12 +8,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help venv install demo test lint docs acceptance clean
+.PHONY: help venv install demo test torture lint docs acceptance clean
 
 help:
 	@echo 'make install     create $(VENV) and install Seeknal in it, editable, with the tools for tests and linting'
 	@echo 'make demo        run the tutorial project in ./demo (made anew each time)'
 	@echo 'make test        run the tests on all cores; PYTEST_ARGS="-k init" narrows them'
+	@echo 'make torture     every fault at every step: kills, full disks, bit rot, races (docs/reliability.md)'
 	@echo 'make lint        ruff and mypy'
 	@echo 'make docs        fill the tables of fields in docs/ from the code'
 	@echo 'make acceptance  run the acceptance script ACCEPTANCE=path against the installed command'
@@ -49,6 +50,9 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
+
+torture: install
+	$(BIN)/python -m pytest -n auto tests/reliability --torture $(PYTEST_ARGS)
 
 lint: install
 	$(BIN)/ruff check .
