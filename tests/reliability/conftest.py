@@ -22,7 +22,7 @@ def torture(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture
 def tally(request: pytest.FixtureRequest) -> Callable[[str, int], None]:
-    """Count tries: ``tally("killed at a file-system call of a run", 312)``. The same fault may be counted many times."""
+    """Count tries: ``tally("killed at a file-system call of a run", 312)``. A fault may be counted many times."""
 
     def count(fault: str, tries: int) -> None:
         request.node.user_properties.append((_KEY + fault, tries))
