@@ -98,10 +98,9 @@ def _evaluate(
 ) -> tuple[CheckResult, ...]:
     """Evaluate checks on stored tables, the checked one first."""
     for node_id, artifact in tables:
-        if not bench.store.is_whole(artifact):
-            raise CorruptObjectError(
-                f"{node_id}: its data is missing from the store", hint="`seeknal run` rebuilds what is missing"
-            )
+        fault = bench.store.find_fault(artifact)
+        if fault:
+            raise CorruptObjectError(f"{node_id}: its data {fault}", hint="`seeknal run` builds it again")
     stored = [stored_table(bench.store, node_id, artifact) for node_id, artifact in tables]
     connection = bench.hermetic_connection(1, 0)
     return evaluate_stored(checks, stored, bench, connection, now_seconds=now_seconds, sample_rows=sample_rows)

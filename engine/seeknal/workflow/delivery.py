@@ -175,8 +175,9 @@ def _send_node(
 
 
 def _could_not_deliver(store: Store, node_id: str, place: str, artifact: Artifact, error: OSError) -> DeliveryError:
-    if not store.is_whole(artifact):
-        return DeliveryError(f"{node_id}: its output is missing from the store", hint="`seeknal run` builds it again")
+    fault = store.find_fault(artifact)
+    if fault:
+        return DeliveryError(f"{node_id}: its output {fault}", hint="`seeknal run` builds it again")
     reason = error.strerror or str(error)
     return DeliveryError(f"{node_id}: could not write {place}: {reason}", hint="fix that and run again")
 

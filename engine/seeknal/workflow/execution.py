@@ -289,6 +289,7 @@ class Run:
             outcome = decode_outcome(future.result())
             failure, artifact, checks = outcome.failure, outcome.artifact, outcome.checks
             self._written += outcome.written
+            self._store.seals.receive_fresh(outcome.seals)
         except BrokenExecutor:
             artifact, checks = None, ()
             deaths = self._deaths[node_id] = self._deaths.get(node_id, 0) + 1

@@ -98,7 +98,7 @@ def pin_moment(store: Store, environment: str, moment: str = "") -> Moment:
             tree = store.read_tree(store.read_snapshot(found.digest).tree)
             if all(store.is_whole(entry.artifact) for entry in tree.nodes.values()):
                 return found
-            message = "outputs of it are gone from the store"
+            message = "outputs of it are damaged or gone from the store"
         except CorruptObjectError as error:
             message = error.message
         remove_pin(store, found.digest)

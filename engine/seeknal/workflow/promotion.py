@@ -133,8 +133,9 @@ def _insist_on_whole(store: Store, promotion: Promotion) -> None:
         raise SeeknalError(f"Environment '{source}' holds outputs that are out of date: {names}", hint=again)
     # Only what changes for the target: what it has already, it has.
     for node_id in promotion.changed_nodes():
-        if node_id in entries and not store.is_whole(entries[node_id].artifact):
-            raise SeeknalError(f"the output of {node_id} is missing from the store", hint=again)
+        fault = store.find_fault(entries[node_id].artifact) if node_id in entries else ""
+        if fault:
+            raise SeeknalError(f"the output of {node_id} {fault}", hint=again)
 
 
 def _what_moved(store: Store, now: Snapshot | None, base: str | None) -> str:

@@ -216,16 +216,22 @@ class TableReader:
             return
         store, artifact = self.outputs.store, self.outputs.tables[node_id]
         query = table_query(stored_table(store, node_id, artifact))
-        what = "is missing from the store"
+        what = store.find_fault(artifact)
         try:
-            if store.is_whole(artifact):
+            if not what:
                 self._connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(node_id.partition('.')[0])}")
                 self._connection.execute(f"CREATE VIEW {view} AS {query}")
                 self._viewed.add(view)
                 return
         except duckdb.Error as error:
             what = f"cannot be read: {engine_problem(error, query).message}"
-        raise CorruptObjectError(f"{node_id}: its data {what}", hint="`seeknal run` rebuilds what is missing")
+        raise CorruptObjectError(f"{node_id}: its data {what}", hint=self._way_out())
+
+    def _way_out(self) -> str:
+        if self.outputs.moment:
+            return "what history lacks cannot be built again; `seeknal store verify` tells what else is hurt"
+        again = "seeknal run" if self.outputs.shown == PRODUCTION else f"seeknal run --env {self.outputs.shown}"
+        return f"`{again}` builds it again"
 
     # what goes wrong
 

@@ -19,6 +19,7 @@ from seeknal.dag.inference import Inference, NodeAnalysis
 from seeknal.dag.linking import AUDIT_FIELDS
 from seeknal.dag.manifest import Manifest
 from seeknal.dag.names import PRODUCTION
+from seeknal.errors import CorruptObjectError
 from seeknal.nodes.check import CheckResult, results_in, results_of
 from seeknal.nodes.kind import Task, encoded_identity, stored_table
 from seeknal.store.objects import Artifact, Tree
@@ -88,12 +89,26 @@ class Resolver:
         """Decide on a node whose inputs all stand in ``artifacts``. The answer does not change.
 
         Raises ProjectError where the node does not bind to its inputs as they came out, SeeknalError or OSError
-        where what it depends on outside cannot be read.
+        where what it depends on outside, or an input that is kept as it is, cannot be read.
         """
         decision = self._decisions.get(node_id)
         if decision is None:
-            decision = self._decisions[node_id] = self._with_checks(node_id, self._decide(node_id))
+            decision = self._with_checks(node_id, self._decide(node_id))
+            if decision.action == MISS:
+                self._insist_on_inputs(node_id)
+            self._decisions[node_id] = decision
         return decision
+
+    def _insist_on_inputs(self, node_id: str) -> None:
+        """Raise CorruptObjectError where what is left as it was, and read now, cannot be read."""
+        for name in self._drafts[node_id].inputs:
+            decision = self._decisions.get(name)
+            fault = self._store.find_fault(self.artifacts[name]) if decision and decision.action == KEEP else ""
+            if fault:
+                raise CorruptObjectError(
+                    f"{name}, which it reads and which this run leaves alone, {fault}",
+                    hint="a run that considers it builds it again",
+                )
 
     def _with_checks(self, node_id: str, decision: Decision) -> Decision:
         """The decision with what is remembered of the node's checks; of a hit that did not pass them yet, a check."""
@@ -131,7 +146,8 @@ class Resolver:
         if found is not None:
             return Decision(HIT, BUILT_BEFORE, key, found)
         if entry is not None and entry.fingerprint == key:
-            return Decision(MISS, "its output is missing from the store", key)
+            fault = self._store.find_fault(entry.artifact)
+            return Decision(MISS, f"its output {fault or 'is missing from the store'}", key)
         return Decision(MISS, self._why_changed(node_id), key)
 
     def _fingerprint(self, node_id: str) -> str:

@@ -81,7 +81,7 @@ def _insist_on_whole(store: Store, rollback: Rollback) -> None:
         names = ", ".join(gone[:5]) + (", …" if len(gone) > 5 else "")
         raise CorruptObjectError(
             f"'{rollback.environment}' cannot go back to {rollback.target.digest[:12]}: "
-            f"outputs of it are gone from the store: {names}",
+            f"outputs of it are damaged or gone from the store: {names}",
             hint="`seeknal store verify` tells what else is missing",
         )
 

@@ -45,7 +45,8 @@ class Failure(msgspec.Struct, frozen=True):
 class Outcome(msgspec.Struct, frozen=True):
     """What became of a task: an artifact, or a failure; both where the artifact's checks failed.
 
-    ``checks`` are the results of all checks, where there are any.
+    ``checks`` are the results of all checks, where there are any. ``seals`` are those of the blobs in ``written``, for
+    whoever makes them durable.
     """
 
     node_id: str
@@ -53,6 +54,7 @@ class Outcome(msgspec.Struct, frozen=True):
     failure: Failure | None = None
     written: tuple[str, ...] = ()
     checks: tuple[CheckResult, ...] = ()
+    seals: bytes = b""
 
 
 _encode = msgspec.msgpack.encode
@@ -149,7 +151,8 @@ def execute(task: Task) -> Outcome:
             checks = _check_output(task, artifact, bench)
     except ChecksFailed as error:
         written = tuple(str(path) for path in bench.store.take_written())
-        return Outcome(task.node_id, artifact, Failure(error.message), written, error.results)
+        seals = bench.store.seals.take_fresh()
+        return Outcome(task.node_id, artifact, Failure(error.message), written, error.results, seals)
     except QueryFailed as error:
         _forget_if_fatal(error.__cause__)
         problem = error.problem
@@ -167,7 +170,7 @@ def execute(task: Task) -> Outcome:
         name = f" ({error.filename})" if error.filename else ""
         return Outcome(task.node_id, failure=Failure(f"{error.strerror or error}{name}"))
     written = tuple(str(path) for path in bench.store.take_written())
-    return Outcome(task.node_id, artifact, written=written, checks=checks)
+    return Outcome(task.node_id, artifact, written=written, checks=checks, seals=bench.store.seals.take_fresh())
 
 
 def _check_output(task: Task, artifact: Artifact, bench: Workbench) -> tuple[CheckResult, ...]:

@@ -20,7 +20,8 @@ Invariants:
 1. Commit order: blobs → action records → tree, manifest, snapshot → ref. A reader starts from a ref, so whatever
    a crash leaves behind is unreachable, never wrong.
 2. Everything a ref reaches is durable before the ref moves: one :meth:`Store.sync` for all of it.
-3. Existence is not trust: an action record counts only while its blobs have the recorded sizes.
+3. Existence is not trust: a blob counts only while it looks as it did when its bytes were last known, or once it was
+   read again; see :mod:`seeknal.store.seals`.
 4. A blob never changes once it has its name; the only mutable thing that readers start from is a ref.
 5. What is put, and what a holder of a lease takes into use, is marked as new, so that garbage collection leaves it
    alone; see :mod:`seeknal.store.leases`.
@@ -65,6 +66,7 @@ from seeknal.store.objects import (
     encode,
 )
 from seeknal.store.refs import Refs, check_ref_name
+from seeknal.store.seals import Seals
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -80,6 +82,7 @@ class Store:
         self.temporary_folder = root / "tmp"
         self.refs = Refs(root / "refs", self.temporary_folder)
         self.leases = Leases(root)
+        self.seals = Seals(root, self.temporary_folder)
         self._written: list[Path] = []
 
     def prepare(self) -> None:
@@ -135,7 +138,8 @@ class Store:
         # It counts as written even where it is there: whoever put it there may have died before it was durable.
         self._written.append(path)
         # A good one is left alone, because readers may have it open. A bad one is what a power cut can leave behind.
-        if self._has(path, blob.size_bytes) and self._renew([path]) and digest_file(path)[0] == blob.digest:
+        if self._has(blob) and self._renew([path]):
+            self.seals.add_fresh(path, blob.digest)
             temporary.unlink()
             return
         os.chmod(temporary, 0o444)
@@ -143,6 +147,7 @@ class Store:
         os.utime(temporary)
         with self._placing(path):
             place(temporary, path)
+        self.seals.add_fresh(path, blob.digest)
 
     def _placing(self, path: Path) -> AbstractContextManager[None]:
         """Keep garbage collection from taking away, as the old one, what takes its place."""
@@ -153,16 +158,23 @@ class Store:
         with self.leases.using():
             return all(self.leases.renew(path) for path in paths)
 
-    @staticmethod
-    def _has(path: Path, size_bytes: int) -> bool:
-        try:
-            return path.stat().st_size == size_bytes
-        except OSError:
-            return False
+    def _has(self, blob: Blob) -> bool:
+        return self.seals.vouch_for(self.blob_path(blob), blob.digest, blob.size_bytes)
 
     def is_whole(self, artifact: Artifact) -> bool:
-        """Say whether every blob of an artifact is there with its recorded size."""
-        return all(self._has(self.blob_path(blob), blob.size_bytes) for blob in artifact.blobs())
+        """Say whether every blob of an artifact is there and holds the bytes that its name is the digest of.
+
+        A blob that looks as it did when its bytes were last known is not read; see :mod:`seeknal.store.seals`.
+        """
+        return all(map(self._has, artifact.blobs()))
+
+    def find_fault(self, artifact: Artifact) -> str:
+        """Say what keeps an artifact from being read, as the end of a sentence; nothing where it is whole."""
+        for blob in artifact.blobs():
+            if not self._has(blob):
+                there = self.blob_path(blob).exists()
+                return "is damaged in the store" if there else "is missing from the store"
+        return ""
 
     # action records
 
@@ -178,11 +190,16 @@ class Store:
             record = self.read_action(fingerprint)
         except (OSError, StoreError):
             return None
+        # Before it is marked as new: its blobs look different then.
+        if not self.is_whole(record.artifact):
+            return None
         if self.leases.held:
-            blobs = [self.blob_path(blob) for blob in record.artifact.blobs()]
+            blobs = {self.blob_path(blob): blob.digest for blob in record.artifact.blobs()}
             if not self._renew([*blobs, self._action_path(fingerprint)]):
                 return None
-        return record.artifact if self.is_whole(record.artifact) else None
+            for path, digest in blobs.items():
+                self.seals.renewed(path, digest)
+        return record.artifact
 
     def read_action(self, fingerprint: str) -> ActionRecord:
         """The record of a fingerprint, whether its blobs are there or not. Raises OSError, StoreError."""
@@ -389,3 +406,4 @@ class Store:
         if new_files:
             sync_filesystem(self.root, lambda: new_files)
             self._written.clear()
+            self.seals.keep()

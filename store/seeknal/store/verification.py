@@ -5,7 +5,8 @@
 - *hurt*: a snapshot, by the environments that stand or stood there, and its nodes whose outputs a finding touches.
 - *repair*: what would be done about a finding. Nothing is deleted: what is damaged is moved to ``quarantine/``.
 
-Verifying never raises for what it finds, and changes nothing. What repairs do is in :mod:`seeknal.store.repair`.
+Verifying never raises for what it finds, and changes nothing but the memory of which blobs are good. What repairs do is
+in :mod:`seeknal.store.repair`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from dataclasses import dataclass, field
 import msgspec
 
 from seeknal.errors import FormatTooNewError, SeeknalError
-from seeknal.store.column_digests import digest_file
 from seeknal.store.history import read_ends, read_history, read_pins
 from seeknal.store.inventory import (
     ACTION,
@@ -177,14 +177,14 @@ class _Verifier:
     def _blob(self, blob: Stored) -> None:
         if blob.name not in self.trusted:
             try:
-                digest, _ = digest_file(blob.path)
+                is_good = self.store.seals.read(blob.path, blob.name[:32])
             except FileNotFoundError:
                 return
             except OSError as error:
                 self._found("unreadable", self._path(blob), f"cannot be read: {error.strerror}")
                 self.bad_blobs[blob.name] = blob
                 return
-            if digest != blob.name[:32]:
+            if not is_good:
                 self.bad_blobs[blob.name] = blob
                 return
         self.sizes[blob.name] = blob.size_bytes

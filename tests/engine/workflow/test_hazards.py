@@ -215,7 +215,7 @@ class TestWhatMayBePromoted:
             path.chmod(0o644)
             os.truncate(path, 1)
         before = manager.store.refs.read("prod")
-        with pytest.raises(SeeknalError, match=f"output of {node_id} is missing"):
+        with pytest.raises(SeeknalError, match=f"output of {node_id} is damaged"):
             manager.promote("dev")
         assert manager.store.refs.read("prod") == before
         assert (shop / "output/out.csv").read_text().splitlines() == ["s", "60"]

@@ -165,9 +165,9 @@ def test_a_state_whose_outputs_are_gone_is_refused_with_their_names(shop: Path) 
     old = read_outputs(store, "prod@2").nodes["transform.a"].artifact
     plan = plan_rollback(store, "prod", "2")
     store.blob_path(old.parts[0]).unlink()
-    with pytest.raises(CorruptObjectError, match=r"outputs of it are gone from the store: transform\.a"):
+    with pytest.raises(CorruptObjectError, match=r"outputs of it are damaged or gone from the store: transform\.a"):
         plan_rollback(store, "prod", "2")
-    with pytest.raises(CorruptObjectError, match=r"outputs of it are gone from the store: transform\.a"):
+    with pytest.raises(CorruptObjectError, match=r"outputs of it are damaged or gone from the store: transform\.a"):
         execute_rollback(Project.open(shop), store, plan)
     assert value(shop) == "3"
 
