@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -182,11 +183,16 @@ class Draft:
 
 def spec_fields(draft: Draft) -> dict[str, Any]:
     """The fields that the kind's Struct reads, with their templates filled in."""
-    own = {entry.encode_name for entry in msgspec.structs.fields(draft.implementation.spec)}
+    own = _field_names(draft.implementation.spec)
     said = {name: value for name, value in draft.values.items() if name in own and value is not None}
     if draft.is_code and "params" in own:
         said["params"] = draft.params
     return {**said, **draft.implementation.supplied()}
+
+
+@cache
+def _field_names(spec: type[msgspec.Struct]) -> frozenset[str]:
+    return frozenset(entry.encode_name for entry in msgspec.structs.fields(spec))
 
 
 def node_of(draft: Draft) -> Node:

@@ -34,6 +34,20 @@ _FILE = re.compile(r"[/\\*]|^\w+:|\.(csv|parquet|json|jsonl|ndjson|txt|tsv|xlsx|
 
 
 @dataclass(frozen=True, slots=True)
+class TablePlace:
+    """Where a query names one of its inputs as a table: from ``start`` to ``end``, offsets in its text.
+
+    ``name`` is a node's id, or a positional name in lower case; ``called`` what the rest of the query calls the table:
+    the name as it is written, empty where the query gives it an alias.
+    """
+
+    start: int
+    end: int
+    name: str
+    called: str
+
+
+@dataclass(frozen=True, slots=True)
 class Sql:
     """A node's SQL, ready to bind and to run.
 
@@ -42,7 +56,9 @@ class Sql:
     positional names used, lower case, each with the index of the input it means; ``sure`` where they are tables for
     certain. ``offsets``: where references and positional names stand first. ``reads_everything``: the columns it
     reads cannot be told from its plan. ``depends_on_data``: neither can the columns it gives. ``moves``: for each
-    ``ref()`` that was replaced, the offset behind it and how much longer the text has become up to there.
+    ``ref()`` that was replaced, the offset behind it and how much longer the text has become up to there. ``places``:
+    of a single SELECT, every place where it names an input; nothing where one of them is not known for certain, or
+    something else in the query names an input by its kind (``source.orders.id``).
     """
 
     text: str
@@ -57,6 +73,7 @@ class Sql:
     reads_everything: bool = False
     depends_on_data: bool = False
     moves: tuple[tuple[int, int], ...] = ()
+    places: tuple[TablePlace, ...] = ()
     problems: tuple[SqlProblem, ...] = ()
 
     def original_offset(self, offset: int) -> int:
@@ -130,6 +147,8 @@ class _Parts:
         self._reads_everything = False
         self._depends_on_data = False
         self._sure = True
+        # The tables that the text names, each with the offset of the query that does.
+        self._tables: list[tuple[int, TableName]] = []
 
     def sql(self) -> Sql:
         statements = _statements(self._pieces)
@@ -152,6 +171,7 @@ class _Parts:
             reads_everything=self._reads_everything,
             depends_on_data=self._depends_on_data,
             moves=tuple(self._moves),
+            places=tuple(self._places()) if len(statements) == 1 and not self._problems else (),
             problems=tuple(self._problems),
         )
 
@@ -292,6 +312,7 @@ class _Parts:
         self._reads_everything = self._reads_everything or syntax.needs_types or not syntax.exact
         self._sure = self._sure and syntax.exact
         for table in syntax.tables:
+            self._tables.append((start, table))
             self._take_table(table, start)
 
     def _take_table(self, table: TableName, start: int) -> None:
@@ -314,6 +335,32 @@ class _Parts:
             self._offsets.setdefault(node_id, len(self._text) if offset is None else offset)
         else:
             self._problems.append(self._unknown_table(table.parts, offset))
+
+    def _places(self) -> list[TablePlace]:
+        """Where the only statement names its inputs as tables; nothing where that is not certain."""
+        if not self._sure or self._reads_everything or self._depends_on_data:
+            return []
+        at = {piece.start: index for index, piece in enumerate(self._pieces)}
+        found = []
+        qualified = set()
+        for start, table in self._tables:
+            index = None if table.offset is None else at.get(start + table.offset)
+            if index is None:
+                return []
+            *kind, last = self._pieces[index : index + 2 * len(table.parts) - 1 : 2]
+            if [piece.name for piece in (*kind, last)] != [part.lower() for part in table.parts] or len(kind) > 1:
+                return []
+            name = self._known.get(".".join(piece.name for piece in (*kind, last))) if kind else last.name
+            if name is None or (not kind and name not in self._positions):
+                return []
+            qualified |= {index} if kind else set()
+            called = "" if table.has_alias else self._text[last.start : last.end]
+            found.append(TablePlace(self._pieces[index].start, last.end, name, called))
+        kinds = {self._pieces[index].name for index in qualified}
+        for index, piece in enumerate(self._pieces[:-1]):
+            if index not in qualified and self._pieces[index + 1].text == "." and piece.name in kinds:
+                return []
+        return sorted(found, key=lambda place: place.start)
 
     def _unknown_table(self, parts: Sequence[str], offset: int | None) -> SqlProblem:
         name = ".".join(parts)

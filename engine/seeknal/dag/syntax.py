@@ -53,10 +53,14 @@ _CATALOG_VIEW = re.compile(r"sqlite_(temp_)?(master|schema)|duckdb_\w+|pragma_da
 
 @dataclass(frozen=True, slots=True)
 class TableName:
-    """A table as the query names it, and where. CTEs are left out."""
+    """A table as the query names it, and where; ``has_alias`` says whether the query calls it something else.
+
+    CTEs are left out.
+    """
 
     parts: tuple[str, ...]
     offset: int | None = None
+    has_alias: bool = False
 
 
 @dataclass(slots=True)
@@ -152,7 +156,7 @@ class _Reader:
             parts = tuple(node["qualified_name"]["path"])
             is_cte = parts[-1].lower() in scope and (len(parts) == 1 or parts[0].lower() == "recurring")
             if not is_cte:
-                self._found.tables.append(TableName(parts, self._offset(node)))
+                self._found.tables.append(TableName(parts, self._offset(node), "alias" in node))
         elif type_ == "TABLE_FUNCTION":
             self._call(node["function"], as_table=True)
         elif type_ == "SHOW_REF":

@@ -119,7 +119,9 @@ class Task(msgspec.Struct, frozen=True):
     """Everything a worker needs to execute one node. Paths are absolute.
 
     ``identity`` is, for a node that reads outside the store, what its fingerprint took to be there, encoded.
-    ``positions`` gives further names to inputs by index. ``schema`` is the output's, where planning knows it.
+    ``positions`` gives further names to inputs by index. ``places``: where the only statement names inputs as tables,
+    each as start, end (characters), the input's index and what the rest of the statement calls it, nothing where it has
+    an alias; empty where that is not known. ``schema`` is the output's, where planning knows it.
     ``memory_limit_bytes`` 0 means DuckDB's own default. ``function`` gives a Python node's rows. ``checks`` are of the
     node's output, or of the inputs where the node is a rule; ``output`` is an output that is there already and is to be
     checked only. ``environment`` is where it runs: it tells which memory a function has, and counts in no output.
@@ -135,6 +137,7 @@ class Task(msgspec.Struct, frozen=True):
     inputs: tuple[InputTable, ...] = ()
     positions: tuple[tuple[str, int], ...] = ()
     statements: tuple[str, ...] = ()
+    places: tuple[tuple[int, int, int, str], ...] = ()
     schema: tuple[tuple[str, str], ...] | None = None
     identity: bytes = b""
     threads: int = 1

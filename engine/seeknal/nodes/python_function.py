@@ -229,7 +229,7 @@ class PythonFunction(Kind):
             for wrong in self._kind.verify(spec, [dict(rows.columns)], None):
                 if not wrong.is_warning:
                     raise self._failure(f"{useless}: {wrong.message}", wrong.hint)
-            inner = msgspec.structs.replace(task, inputs=(rows,), positions=(), statements=(), schema=None)
+            inner = msgspec.structs.replace(task, inputs=(rows,), positions=(), statements=(), places=(), schema=None)
             query = self._kind.query(spec, (ROWS,))
             if query is not None:
                 inner = self._with_query(inner, query, bench)

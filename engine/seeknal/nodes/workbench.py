@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,44 @@ def table_query(table: InputTable) -> str:
     )
     every_type_is_stored = all(stored_type(type_) == type_ for _, type_ in table.columns)
     return f"SELECT {'*' if every_type_is_stored else columns} FROM read_parquet({file_list(table.paths)})"
+
+
+@dataclass(frozen=True, slots=True)
+class FilledIn:
+    """A statement in which inputs' names are replaced by their queries.
+
+    ``moves``: for each of them where it stood (start, end) and where its replacement ends.
+    """
+
+    text: str
+    moves: tuple[tuple[int, int, int], ...]
+
+    @classmethod
+    def of(cls, task: Task) -> FilledIn:
+        """The only statement of a task that knows its ``places``."""
+        statement = task.statements[0]
+        pieces: list[str] = []
+        moves: list[tuple[int, int, int]] = []
+        behind = length = 0
+        for start, end, index, called in task.places:
+            # A table of its own, like a view: a file's hidden columns (filename, …) stay hidden.
+            filling = f"({table_query(task.inputs[index])})" + (f" AS {called}" if called else "")
+            pieces += [statement[behind:start], filling]
+            length += start - behind + len(filling)
+            moves.append((start, end, length))
+            behind = end
+        return cls("".join([*pieces, statement[behind:]]), tuple(moves))
+
+    def original_offset(self, offset: int) -> int:
+        """Turn an offset in the text into one in the statement: inside a replacement, the start of what stood there."""
+        before, moved = 0, 0
+        for start, end, filled_end in self.moves:
+            if offset < moved + start - before:
+                break
+            if offset < filled_end:
+                return start
+            before, moved = end, filled_end
+        return before + offset - moved
 
 
 class QueryFailed(Exception):
@@ -157,6 +196,10 @@ class Workbench:
     def store_query(self, task: Task) -> Artifact:
         """Run a task's SQL over its inputs and put the result into the store."""
         connection = self.hermetic_connection(task.threads, task.memory_limit_bytes)
+        if task.places and task.schema is not None:
+            artifact = self._store_filled_in(connection, task, dict(task.schema))
+            if artifact is not None:
+                return artifact
         self.make_views(connection, task)
         try:
             *before, query = task.statements
@@ -173,6 +216,23 @@ class Workbench:
             if len(task.statements) > 1 or task.schema is None or task.positions:
                 drop_temporary_objects(connection)
 
+    def _store_filled_in(self, connection: Any, task: Task, schema: dict[str, str]) -> Artifact | None:
+        """Run a task's only statement with its inputs' queries in place of their names, which spares it views.
+
+        Gives None where DuckDB does not bind that: with views, then, it tells what is wrong.
+        """
+        import duckdb
+
+        query = FilledIn.of(task)
+        try:
+            return self.copy_to_store(connection, query.text, schema)
+        except QueryFailed as error:
+            if isinstance(error.__cause__, (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException)):
+                return None
+            offset = error.problem.offset
+            problem = replace(error.problem, offset=None if offset is None else query.original_offset(offset))
+            raise QueryFailed(problem, error.statement) from error.__cause__
+
     def copy_to_store(self, connection: Any, query: str, schema: dict[str, str]) -> Artifact:
         """Stream a query's result into a blob. ``schema`` is what the query gives: name → DuckDB type.
 
@@ -188,7 +248,8 @@ class Workbench:
             before, after = f"(SELECT * REPLACE ({', '.join(casts)}) FROM (", "\n))"
         file = self.store.temporary_path()
         try:
-            options = f" TO {literal(str(file))} (FORMAT parquet, COMPRESSION zstd)"
+            # The file has a temporary name already.
+            options = f" TO {literal(str(file))} (FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false)"
             self._execute(connection, f"COPY {before}", query, f"{after}{options}", -1)
             blob, row_count, columns = self.store.adopt_parquet(file, schema.values())
         finally:

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from seeknal.dag.manifest import Manifest
 from seeknal.dag.names import PRODUCTION
 from seeknal.errors import CorruptObjectError
 from seeknal.nodes.check import CheckResult, results_in, results_of
-from seeknal.nodes.kind import Task, encoded_identity, stored_table
+from seeknal.nodes.kind import InputTable, Task, encoded_identity, stored_table
 from seeknal.store.objects import Artifact, Tree
 from seeknal.store.store import Store
 from seeknal.workflow.fingerprint import checks_key, engine_identity, fingerprint
@@ -221,6 +221,7 @@ class Resolver:
             inputs=inputs,
             positions=draft.sql.positions if draft.sql else (),
             statements=draft.sql.statements if draft.sql else (),
+            places=_places(draft, inputs),
             schema=None if analysis.schema is None else tuple(analysis.schema.items()),
             identity=encoded_identity(self._identities[node_id]) if draft.implementation.reads_outside else b"",
             threads=threads,
@@ -283,6 +284,21 @@ class Resolver:
         """Say whether a node's fields are others than in the base's manifest; the layout of SQL does not count."""
         before = self._base.manifest.nodes.get(node_id) if self._base.manifest else None
         return before is None or _said(before.config) != _said(_config(self._drafts[node_id]))
+
+
+def _places(draft: Draft, inputs: Sequence[InputTable]) -> tuple[tuple[int, int, int, str], ...]:
+    """Where the draft's only statement names its inputs as tables, as a task says it."""
+    if draft.sql is None or not draft.sql.places:
+        return ()
+    positions, index = dict(draft.sql.positions), {table.node_id: at for at, table in enumerate(inputs)}
+    start = draft.sql.starts[0]
+    found = []
+    for place in draft.sql.places:
+        node_id = draft.inputs[positions[place.name]] if place.name in positions else place.name
+        if node_id not in index:
+            return ()
+        found.append((place.start - start, place.end - start, index[node_id], place.called))
+    return tuple(found)
 
 
 def _said(config: dict[str, object]) -> dict[str, object]:
