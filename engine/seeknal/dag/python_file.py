@@ -143,38 +143,38 @@ class _Batch:
 
     def run(self) -> list[FoundFile]:
         """What the process answered, from the first file on."""
-        descriptor, trace = tempfile.mkstemp(prefix="seeknal-discovery-")
-        os.close(descriptor)
         reader, writer = os.pipe()
         process = None
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _BOOTSTRAP],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=(writer,),
-                cwd=self._root,
-                start_new_session=True,
-            )
-            self._ask(process, writer, trace)
-            os.close(writer)
-            writer = -1
-            found = self._listen(reader)
-            # What wrote its last answer, or closed the pipe, is about to end.
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=2)
-            return found
-        finally:
-            for opened in (reader, writer):
-                if opened >= 0:
-                    os.close(opened)
-            if process is not None:
-                self._status = _end(process)
-            self._trace = Path(trace).read_text(encoding="utf-8", errors="replace")
-            os.unlink(trace)
+        # A file without a name, so that nothing is left of it whoever is killed.
+        with tempfile.TemporaryFile() as trace:
+            try:
+                process = subprocess.Popen(
+                    [sys.executable, "-P", "-c", _BOOTSTRAP],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    pass_fds=(writer, trace.fileno()),
+                    cwd=self._root,
+                    start_new_session=True,
+                )
+                self._ask(process, writer, trace.fileno())
+                os.close(writer)
+                writer = -1
+                found = self._listen(reader)
+                # What wrote its last answer, or closed the pipe, is about to end.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=2)
+                return found
+            finally:
+                for opened in (reader, writer):
+                    if opened >= 0:
+                        os.close(opened)
+                if process is not None:
+                    self._status = _end(process)
+                trace.seek(0)
+                self._trace = trace.read().decode(errors="replace")
 
-    def _ask(self, process: subprocess.Popen[bytes], answers: int, trace: str) -> None:
+    def _ask(self, process: subprocess.Popen[bytes], answers: int, trace: int) -> None:
         request = Request(str(self._root), list(self._files), answers, trace, self._patience)
         search_path = "\n".join(os.path.abspath(entry) for entry in sys.path)
         assert process.stdin is not None

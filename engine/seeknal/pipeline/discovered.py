@@ -78,10 +78,10 @@ class FoundFile(msgspec.Struct, frozen=True):
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What the process is asked. ``answers`` is the file descriptor to answer to, ``trace`` a path for a crash."""
+    """What the process is asked. ``answers`` and ``trace`` are file descriptors: for answers, and for a crash."""
 
     root: str
     files: list[str]
     answers: int
-    trace: str
+    trace: int
     patience_seconds: float

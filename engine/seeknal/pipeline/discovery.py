@@ -11,7 +11,10 @@ import ast
 import contextlib
 import faulthandler
 import os
+import select
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -282,8 +285,19 @@ def _problem(root: Path, file: str, error: BaseException) -> FoundProblem:
 def main(text: bytes) -> None:
     """Answer a request, and end without waiting for what the modules may have started."""
     request = msgspec.json.decode(text, type=Request)
-    os.set_inheritable(request.answers, False)
+    for descriptor in (request.answers, request.trace):
+        os.set_inheritable(descriptor, False)
+    threading.Thread(target=_follow_caller, args=(request.answers,), daemon=True).start()
     # Unbuffered, because a crash takes along what stands in a buffer.
-    with open(request.trace, "wb", buffering=0) as trace, os.fdopen(request.answers, "wb") as answers:
+    with os.fdopen(request.trace, "wb", buffering=0) as trace, os.fdopen(request.answers, "wb") as answers:
         discover(Path(request.root), request.files, answers, trace, request.patience_seconds)
         os._exit(0)
+
+
+def _follow_caller(answers: int) -> None:
+    """End this process, and all that it started, when nobody is left who would read its answers."""
+    listening = select.poll()
+    # Nothing is asked for: that the other end is closed is told in any case.
+    listening.register(answers, 0)
+    listening.poll()
+    os.killpg(0, signal.SIGKILL)

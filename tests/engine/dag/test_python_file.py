@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import textwrap
 import time
@@ -106,6 +107,22 @@ def test_nothing_that_a_module_starts_is_left_behind(tmp_path: Path) -> None:
     status = Path(f"/proc/{pid}/status")
     deadline = time.monotonic() + 10
     # It was killed, but the system may take a moment for that.
+    while status.exists() and "zombie" not in status.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_who_finds_nodes_is_followed_when_it_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "hangs.py").write_text("import os, time\nopen('pid', 'w').write(f'{os.getpid()} ')\ntime.sleep(1000)\n")
+    code = "from seeknal.dag.python_file import discover_files; from pathlib import Path; import sys"
+    command = [sys.executable, "-c", f"{code}; discover_files(Path(sys.argv[1]), ['hangs.py'])", str(tmp_path)]
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}) as caller:
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().endswith(" "):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        caller.kill()
+    status = Path(f"/proc/{int((tmp_path / 'pid').read_text())}/status")
     while status.exists() and "zombie" not in status.read_text():
         assert time.monotonic() < deadline
         time.sleep(0.01)
