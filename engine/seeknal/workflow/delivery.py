@@ -35,7 +35,7 @@ from seeknal.nodes.http_request import RequestSettings, request_settings
 from seeknal.nodes.late_value import LateValues
 from seeknal.nodes.notification_exposure import ABOUT
 from seeknal.store.column_digests import digest_file
-from seeknal.store.filesystem import digest_bytes, temporary_name
+from seeknal.store.filesystem import digest_bytes
 from seeknal.store.objects import Artifact, Blob, Deliveries, Delivery, Tree
 from seeknal.store.store import Store
 from seeknal.workflow.events import Delivered, Listener, silent
@@ -265,9 +265,10 @@ def is_as_left(known: Delivery) -> bool:
 def _copy(store: Store, blob: Blob, path: Path, real: Path) -> Delivery:
     """Copy a blob to its place in one step, so that a reader never sees half a file."""
     real.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_name(real.parent, ".part")
-    temporary = temporary.with_name(f".{temporary.name}")
+    # The same name each time, so that what a killed delivery leaves beside it is replaced by the next one.
+    temporary = real.with_name(f".{digest_bytes(os.fsencode(real))}.part")
     try:
+        temporary.unlink(missing_ok=True)
         shutil.copyfile(store.blob_path(blob), temporary)
         if digest_file(temporary)[0] != blob.digest:
             raise OSError(errno.EIO, "its blob in the store is damaged")

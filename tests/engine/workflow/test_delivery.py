@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -302,6 +305,28 @@ class TestWhatGoesWrong:
         assert shop.files() == {"a.csv": b"old"}
         assert shop.deliver() == []
         assert shop.files() == {"a.csv": b"new"}
+
+    def test_what_a_killed_delivery_left_is_replaced_by_the_next(self, shop: Shop) -> None:
+        code = """if True:
+            import os, signal, sys
+            from pathlib import Path
+            from seeknal.store.objects import Blob
+            from seeknal.store.store import Store
+            from seeknal.workflow import delivery
+            delivery.digest_file = lambda path: os.kill(os.getpid(), signal.SIGKILL)
+            place = Path(sys.argv[3])
+            delivery._copy(Store(Path(sys.argv[1])), Blob(sys.argv[2], 1, ".csv"), place, place)
+        """
+        shop.expose("a", b"1")
+        ((_, blob),) = shop.tree.nodes["exposure.a"].artifact.side_blobs
+        place = shop.root / "output/a.csv"
+        arguments = [str(shop.store.root), blob.digest, str(place)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        done = subprocess.run([sys.executable, "-c", code, *arguments], env=environment, check=False)
+        assert done.returncode == -signal.SIGKILL
+        assert [path.suffix for path in place.parent.iterdir()] == [".part"]
+        assert shop.deliver() == []
+        assert shop.files() == {"a.csv": b"1"}
 
     def test_files_of_a_delivery_that_broke_off_are_known_to_the_next(
         self, shop: Shop, monkeypatch: pytest.MonkeyPatch
