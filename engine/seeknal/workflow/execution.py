@@ -291,13 +291,18 @@ class Run:
             self._written += outcome.written
             self._store.seals.receive_fresh(outcome.seals)
         except BrokenExecutor:
+            if self._stop.requested:
+                # Who ends a whole group of processes ends the workers along.
+                return self._abandon(node_id, scheduler)
             artifact, checks = None, ()
             deaths = self._deaths[node_id] = self._deaths.get(node_id, 0) + 1
-            if deaths < 2 and not self._stop.requested:
-                self._listener(NodeRetried(node_id, 2, 2, "its worker process died"))
+            ended = workers.how_it_ended(future)
+            how = f" ({ended})" if ended else ""
+            if deaths < 2:
+                self._listener(NodeRetried(node_id, 2, 2, f"its worker process died{how}"))
                 self._submit(node_id, scheduler, workers, futures)
                 return []
-            failure = Failure("its worker process died" + (" twice" if deaths > 1 else ""), self._why_died(node_id))
+            failure = Failure(f"its worker process died twice{how}", self._why_died(node_id))
         seconds = time.perf_counter() - self._started[node_id][0]
         if failure is None and artifact is not None:
             decision = self._resolver.decide(node_id)

@@ -69,6 +69,8 @@ def decode_outcome(data: bytes) -> Outcome:
 def start_worker() -> None:
     """Prepare a worker process: Ctrl-C is the caller's affair, and a caller that dies takes its workers along."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Held back until now, for this process and for what code of the user's may start.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     util.Finalize(None, _end_worker, exitpriority=sys.maxsize)
     if os.environ.get("PYTHONSAFEPATH") == SAFE_PATH:

@@ -14,7 +14,9 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from multiprocessing import context
@@ -27,6 +29,12 @@ from seeknal.workflow.worker import SAFE_PATH, close_workbenches, execute_task, 
 # What a fork server imports once, for all workers.
 _PRELOADED = ["duckdb", "seeknal.nodes.registry", "seeknal.nodes.workbench", "seeknal.workflow.workers"]
 
+# A process that ended is buried at once, but its last words may be slow to write.
+_LONGEST_BURIAL_SECONDS = 5.0
+
+# Before each try to start a process.
+_PAUSES_SECONDS = (0.0, 0.05, 0.2, 1.0)
+
 
 class Workers(Protocol):
     """Something that executes encoded tasks. ``slots`` is how many at a time."""
@@ -35,6 +43,10 @@ class Workers(Protocol):
 
     def submit(self, task: bytes) -> Future[bytes]:
         """Begin a task. The caller keeps to ``slots``. A future that raises BrokenExecutor lost its process."""
+        ...
+
+    def how_it_ended(self, future: Future[bytes]) -> str:
+        """How the process ended that a future lost: a signal's name or an exit code; empty where that is not known."""
         ...
 
     def close(self, *, kill: bool = False) -> None:
@@ -55,6 +67,9 @@ class Inline:
             future.set_exception(error)
         return future
 
+    def how_it_ended(self, future: Future[bytes]) -> str:
+        return ""
+
     def close(self, *, kill: bool = False) -> None:
         close_workbenches()
 
@@ -69,6 +84,9 @@ class External:
     def submit(self, task: bytes) -> Future[bytes]:
         return self._executor.submit(execute_task, task)
 
+    def how_it_ended(self, future: Future[bytes]) -> str:
+        return ""
+
     def close(self, *, kill: bool = False) -> None:
         pass
 
@@ -81,6 +99,9 @@ class ProcessWorkers:
         self._context = _context()
         self._idle: list[ProcessPoolExecutor] = []
         self._busy: dict[Future[bytes], ProcessPoolExecutor] = {}
+        # Whose process each of them is: an executor forgets it when it breaks.
+        self._process: dict[ProcessPoolExecutor, BaseProcess] = {}
+        self._ends: dict[Future[bytes], str] = {}
 
     def submit(self, task: bytes) -> Future[bytes]:
         self._reclaim()
@@ -90,24 +111,60 @@ class ProcessWorkers:
                 return self._give(executor, task)
             except BrokenExecutor:
                 # Its process died while it had nothing to do, which is no task's fault.
-                executor.shutdown(wait=False)
-        return self._give(self._new(), task)
+                self._discard(executor)
+        return self._give_new(task)
+
+    def _give_new(self, task: bytes) -> Future[bytes]:
+        """Start a process for a task. Where the fork server was ended, it takes a moment until a new one is begun."""
+        problem: Exception | None = None
+        for pause_seconds in _PAUSES_SECONDS:
+            time.sleep(pause_seconds)
+            executor = ProcessPoolExecutor(max_workers=1, mp_context=self._context, initializer=start_worker)
+            try:
+                return self._give(executor, task)
+            except (EOFError, OSError) as error:
+                self._discard(executor)
+                problem = error
+        future: Future[bytes] = Future()
+        future.set_exception(BrokenExecutor(f"no process could be started: {problem}"))
+        return future
 
     def _give(self, executor: ProcessPoolExecutor, task: bytes) -> Future[bytes]:
         future = executor.submit(execute_task, task)
         self._busy[future] = executor
+        self._process.update((executor, process) for process in list((executor._processes or {}).values()))
         return future
-
-    def _new(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(max_workers=1, mp_context=self._context, initializer=start_worker)
 
     def _reclaim(self) -> None:
         for future in [future for future in self._busy if future.done()]:
             executor = self._busy.pop(future)
             if future.cancelled() or isinstance(future.exception(), BrokenExecutor):
-                executor.shutdown(wait=False, cancel_futures=True)
+                self._ends[future] = self._end_of(executor)
+                self._discard(executor)
             else:
                 self._idle.append(executor)
+
+    def _discard(self, executor: ProcessPoolExecutor) -> None:
+        self._process.pop(executor, None)
+        executor.shutdown(wait=False, cancel_futures=True)
+
+    def how_it_ended(self, future: Future[bytes]) -> str:
+        self._reclaim()
+        return self._ends.pop(future, "")
+
+    def _end_of(self, executor: ProcessPoolExecutor) -> str:
+        process = self._process.get(executor)
+        if process is None:
+            return ""
+        manager: Any = executor._executor_manager_thread
+        if manager is not None:
+            # It waits for the process as well, and only one of two who wait is told how that ended.
+            manager.join(_LONGEST_BURIAL_SECONDS)
+        code = process.exitcode
+        # 255 stands for a process whose fork server is gone, too.
+        if code is None or code == 255:
+            return ""
+        return _signal_name(-code) if code < 0 else f"exit code {code}"
 
     def processes(self) -> list[BaseProcess]:
         """The worker processes that live now."""
@@ -123,12 +180,21 @@ class ProcessWorkers:
             executor.shutdown(wait=not kill, cancel_futures=True)
         self._idle.clear()
         self._busy.clear()
+        self._process.clear()
+        self._ends.clear()
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 class _ForkServerProcess(context.ForkServerProcess):
     @staticmethod
     def _Popen(process: BaseProcess) -> Any:
-        with _without_main(), _safe_path():
+        with _without_main(), _safe_path(), _without_interrupts():
             return context.ForkServerProcess._Popen(process)
 
 
@@ -139,7 +205,7 @@ class _ForkServerContext(context.ForkServerContext):
 class _SpawnProcess(context.SpawnProcess):
     @staticmethod
     def _Popen(process: BaseProcess) -> Any:
-        with _without_main():
+        with _without_main(), _without_interrupts():
             return context.SpawnProcess._Popen(process)
 
 
@@ -156,6 +222,19 @@ def _without_main() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Let a process that starts, and those that it starts, be spared Ctrl-C until they can tell what to do with it.
+
+    That goes to all of them, and what Python does with it while it starts is an exception out of nowhere.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

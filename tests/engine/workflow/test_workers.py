@@ -196,6 +196,48 @@ class TestProcesses:
         assert artifact(workers.submit(encoded(store, "SELECT 2 AS a"))).row_count == 1
         assert pid not in pids(workers)
 
+    @pytest.mark.parametrize(
+        ("number", "end"),
+        [
+            (signal.SIGKILL, "SIGKILL"),
+            (signal.SIGTERM, "SIGTERM"),
+            (signal.SIGRTMIN + 1, "signal 35"),
+        ],
+    )
+    def test_how_a_worker_ended_is_told(
+        self, store: Store, workers: ProcessWorkers, number: signal.Signals, end: str
+    ) -> None:
+        future = workers.submit(encoded(store, ENDLESS))
+        assert until(lambda: all(_cpu_ticks(pid) > 5 for pid in pids(workers)))
+        os.kill(pids(workers)[0], number)
+        with pytest.raises(BrokenExecutor):
+            future.result(PATIENCE_SECONDS)
+        assert workers.how_it_ended(future) == end
+
+    def test_end_of_the_fork_server_costs_what_was_running_and_no_more(
+        self, store: Store, workers: ProcessWorkers
+    ) -> None:
+        future = workers.submit(encoded(store, ENDLESS))
+        os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)  # type: ignore[attr-defined]
+        with pytest.raises(BrokenExecutor):
+            future.result(PATIENCE_SECONDS)
+        assert workers.how_it_ended(future) == ""
+        assert artifact(workers.submit(encoded(store))).row_count == 1
+
+    def test_process_that_cannot_be_started_is_one_that_died(
+        self, store: Store, workers: ProcessWorkers, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*arguments: object) -> None:
+            raise EOFError("unexpected EOF")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(forkserver, "read_signed", fail)
+            future = workers.submit(encoded(store))
+        with pytest.raises(BrokenExecutor, match="no process could be started"):
+            future.result(PATIENCE_SECONDS)
+        assert workers.how_it_ended(future) == ""
+        assert artifact(workers.submit(encoded(store))).row_count == 1
+
     def test_interrupt_from_the_keyboard_is_left_to_the_caller(self, store: Store, workers: ProcessWorkers) -> None:
         artifact(workers.submit(encoded(store)))
         before = pids(workers)
@@ -292,6 +334,26 @@ class TestCallers:
 
 def _cpu_ticks(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11])
+
+    def test_interrupt_from_the_keyboard_disturbs_no_process_that_starts(self, store: Store, tmp_path: Path) -> None:
+        script = tmp_path / "script.py"
+        ignoring = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        script.write_text(ignoring + SCRIPT.format(wait=""))
+        command = [sys.executable, str(script), *[encoded(store).hex()] * 2]
+        with subprocess.Popen(
+            command,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as caller:
+            assert caller.stdout is not None
+            assert caller.stdout.readline() == "the script runs\n"
+            while caller.poll() is None:
+                os.killpg(caller.pid, signal.SIGINT)
+                time.sleep(0.005)
+            assert caller.communicate() == ("True True\n", "")
 
 
 class TestTasks:
