@@ -23,12 +23,16 @@ def folder(tmp_path: Path) -> Project:
     return Project(tmp_path / "folder")
 
 
-def imported(*arguments: str, folder: Path) -> set[str]:
+# What a command that executes nothing has no use for.
+ENGINES = ("duckdb", "pyarrow", "sqlglot", "rich", "jinja2", "urllib3", "pandas", "sklearn")
+
+
+def imported(*arguments: str, folder: Path, **variables: str) -> set[str]:
     """The top-level modules and our own that a call imports."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "seeknal.cli.main", *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), **variables},
         capture_output=True,
         text=True,
         timeout=60,
@@ -41,9 +45,53 @@ def imported(*arguments: str, folder: Path) -> set[str]:
 
 @pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("-h",), ("env", "--help"), ("run", "--help")])
 def test_looking_for_help_imports_nothing_heavy(folder: Project, arguments: tuple[str, ...]) -> None:
-    names = imported(*arguments, folder=folder.root)
-    heavy = {name for name in names for module in HEAVY if name == module or name.startswith(f"{module}.")}
-    assert heavy == set()
+    assert among(HEAVY, imported(*arguments, folder=folder.root)) == set()
+
+
+@pytest.mark.parametrize("instruction", ["bash_source", "bash_complete"])
+def test_completing_a_command_imports_nothing_heavy(folder: Project, instruction: str) -> None:
+    words = {"COMP_WORDS": "seeknal ru", "COMP_CWORD": "1"}
+    # The name of the variable follows the name of the command.
+    names = imported(folder=folder.root, _SEEKNAL_COMPLETE=instruction, **words)
+    assert among(HEAVY, names) == set()
+    assert "click.shell_completion" in names
+
+
+@pytest.fixture
+def settled(tmp_path: Path) -> Project:
+    """A project with nothing to do, and an environment that can be promoted."""
+    project = Project(tmp_path / "settled")
+    project.write("seeknal_project.yml", "name: settled\n")
+    node = project.write("seeknal/one.yml", "kind: transform\nname: one\ntransform: SELECT 1 AS a\n")
+    project.write(
+        "seeknal/out.yml",
+        "kind: exposure\nname: out\ntype: file\ndepends_on: [{ref: transform.one}]\n"
+        "params: {format: csv, path: out/one.csv}\n",
+    )
+    project.ok("run")
+    node.write_text(node.read_text().replace("1 AS a", "2 AS a"))
+    for command in (("plan", "dev"), ("run", "--env", "dev"), ("run",)):
+        project.ok(*command)
+    return project
+
+
+def test_a_run_with_nothing_to_do_imports_no_engine_and_no_yaml(settled: Project) -> None:
+    names = imported("run", folder=settled.root)
+    assert among((*ENGINES, "yaml", "hashlib"), names) == set()
+    assert not {"seeknal.dag.manifest", "seeknal.dag.rendering", "seeknal.nodes.kind"} & names
+    assert "seeknal.workflow.settled" in names
+
+
+def test_listing_environments_imports_no_engine(settled: Project) -> None:
+    assert among(ENGINES, imported("env", "list", folder=settled.root)) == set()
+
+
+def test_promoting_imports_no_engine(settled: Project) -> None:
+    assert among(ENGINES, imported("promote", "dev", "--force", folder=settled.root)) == set()
+
+
+def among(modules: tuple[str, ...], names: set[str]) -> set[str]:
+    return {name for name in names for module in modules if name == module or name.startswith(f"{module}.")}
 
 
 def test_the_version_is_the_packages(folder: Project) -> None:

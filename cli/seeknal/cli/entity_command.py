@@ -111,7 +111,7 @@ def consolidate(env_name: str | None, prune: bool, as_json: bool, project_path: 
         return apply_environment(
             project, env_name, options, console, force=False, look_only=False, publish=False, as_json=as_json
         )
-    return run_production(project, options, console, look_only=False, publish=False, as_json=as_json)
+    return run_production(project.root, options, console, look_only=False, publish=False, as_json=as_json)
 
 
 def _outputs(project_path: Path | None, env_name: str) -> Outputs | None:

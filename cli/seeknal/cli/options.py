@@ -80,13 +80,21 @@ def take_parameters(given: dict[str, Any]) -> Any:
     return given_parameters(**{name: given.pop(name) for name in names}, run_id=given.get("run_id"))
 
 
-def open_project(project_path: Path | None) -> Any:
-    """Open the project in a folder, else in the current one or the nearest above it; its ``.env`` is read first."""
+def find_project(project_path: Path | None) -> Path:
+    """The folder of the project that is meant, else that of the nearest above; its ``.env`` is read first."""
     from seeknal.cli.environment_file import load_environment_file
 
     load_environment_file(Path.cwd())
     if project_path is not None:
         load_environment_file(project_path)
-    from seeknal.dag.project import Project, find_root
+    from seeknal.dag.project import find_root
 
-    return Project.open(project_path if project_path is not None else find_root(Path.cwd()))
+    return project_path.resolve() if project_path is not None else find_root(Path.cwd())
+
+
+def open_project(project_path: Path | None) -> Any:
+    """Open the project in a folder, else in the current one or the nearest above it; its ``.env`` is read first."""
+    root = find_project(project_path)
+    from seeknal.dag.project import Project
+
+    return Project.open(root)

@@ -9,9 +9,9 @@ import click
 
 from seeknal.cli.console import RULE, Console, print_document
 from seeknal.cli.options import (
+    find_project,
     json_option,
     list_option,
-    open_project,
     parallel_options,
     parameter_options,
     project_option,
@@ -64,11 +64,13 @@ def run(
         raise UsageError("--force goes with --env", hint="to execute everything again, use --full")
     console = Console(to_stderr=as_json)
     parameters = take_parameters(given)
-    project = open_project(project_path)
+    root = find_project(project_path)
     options = _options(given)
     if env_name is not None:
+        from seeknal.dag.project import Project
+
         return apply_environment(
-            project,
+            Project.open(root),
             env_name,
             options,
             console,
@@ -79,7 +81,7 @@ def run(
             parameters=parameters,
         )
     return run_production(
-        project,
+        root,
         options,
         console,
         look_only=dry_run or show_plan,
@@ -120,7 +122,7 @@ def _refuse_what_is_to_come(given: dict[str, Any]) -> None:
 
 
 def run_production(
-    project: Any,
+    root: Path,
     options: Any,
     console: Console,
     *,
@@ -129,37 +131,35 @@ def run_production(
     as_json: bool,
     parameters: Any = None,
 ) -> int:
-    """Run in production: `seeknal run` without `--env`."""
-    from seeknal.cli.run_report import RunReport, forecast_lines
-    from seeknal.dag.names import PRODUCTION
+    """Run the project in a folder, in production: `seeknal run` without `--env`."""
+    from seeknal.cli.run_report import RunReport
     from seeknal.workflow.settled import settled_run
 
-    console.heading("Seeknal Pipeline Execution" + (" (Parallel Mode)" if options.parallel else ""))
-    console.line(f"  Project: {project.name}")
-    console.line(f"  Mode: {'Full' if options.full else 'Incremental'}")
-    if options.parallel:
-        console.line("  Parallelism: enabled")
-        console.line(f"  Max workers: {options.max_workers}")
-    console.mark("info", "Building DAG from seeknal/ directory...")
     plain = not (look_only or options.full or options.filters or options.run_id)
-    settled = settled_run(project, publish=publish, given=parameters) if plain else None
+    settled = settled_run(root, publish=publish, given=parameters) if plain else None
     if settled is not None:
         result, record = settled
+        _begin(console, record.project, options)
         for text in record.warnings:
             console.mark("warning", text)
-        console.mark("ok", f"DAG built: {len(result.nodes)} nodes, {record.edges} edges")
+        _built(console, len(result.nodes), record.edges)
         console.mark("info", "Loaded previous state")
         console.mark("info", "Detecting changes...")
         return finish(RunReport(console, parallel=options.parallel), result, as_json, None)
     # Only now: what comes next imports the whole engine.
+    from seeknal.cli.run_report import forecast_lines
     from seeknal.cli.stopping import stop_on_signals
+    from seeknal.dag.names import PRODUCTION
+    from seeknal.dag.project import Project
     from seeknal.workflow.session import Session
 
+    project = Project.open(root)
+    _begin(console, project.name, options)
     with Session.open(project, parameters) as session:
         for warning in session.compiled.parsed.warnings:
             console.problem("warning", warning)
         manifest = session.manifest
-        console.mark("ok", f"DAG built: {len(manifest.nodes)} nodes, {len(manifest.edges)} edges")
+        _built(console, len(manifest.nodes), len(manifest.edges))
         known = session.store.refs.read(PRODUCTION) is not None
         console.mark("info", "Loaded previous state" if known else "No previous state found (first run)")
         console.mark("info", "Detecting changes...")
@@ -170,6 +170,20 @@ def run_production(
         with stop_on_signals() as stop, report.live():
             result = session.run(PRODUCTION, options, listener=report, stop=stop, publish=publish)
         return finish(report, result, as_json, stop)
+
+
+def _begin(console: Console, project: str, options: Any) -> None:
+    console.heading("Seeknal Pipeline Execution" + (" (Parallel Mode)" if options.parallel else ""))
+    console.line(f"  Project: {project}")
+    console.line(f"  Mode: {'Full' if options.full else 'Incremental'}")
+    if options.parallel:
+        console.line("  Parallelism: enabled")
+        console.line(f"  Max workers: {options.max_workers}")
+    console.mark("info", "Building DAG from seeknal/ directory...")
+
+
+def _built(console: Console, nodes: int, edges: int) -> None:
+    console.mark("ok", f"DAG built: {nodes} nodes, {edges} edges")
 
 
 def show_forecast(forecast: Any, manifest: Any, console: Console, as_json: bool, environment: str, render: Any) -> int:

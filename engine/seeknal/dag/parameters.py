@@ -19,12 +19,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from seeknal.dag.project import Project
 from seeknal.errors import UsageError
+
+if TYPE_CHECKING:
+    from seeknal.dag.project import Project
 
 FIRST_YEAR, LAST_YEAR, MOST_DAYS_AHEAD = 2000, 2100, 365
 

@@ -10,15 +10,16 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
 from seeknal.dag.names import PRODUCTION, nearest
-from seeknal.dag.type_message import in_words
-from seeknal.dag.yaml_file import Document, load_documents
 from seeknal.errors import NotFoundError, Place, Problem, ProjectError
 from seeknal.store.store import Store
+
+if TYPE_CHECKING:
+    from seeknal.dag.yaml_file import Document
 
 PROJECT_FILE = "seeknal_project.yml"
 NODES_FOLDER = "seeknal"
@@ -99,6 +100,8 @@ class Project:
                 f"{root} is not a Seeknal project: it has neither {PROJECT_FILE} nor a folder {NODES_FOLDER}/",
                 hint="change to your project's folder, or make one with `seeknal init --name NAME`",
             )
+        from seeknal.dag.yaml_file import Document, load_documents
+
         documents, problems = load_documents(file, PROJECT_FILE)
         if problems:
             raise ProjectError(problems)
@@ -112,6 +115,8 @@ class Project:
 
     @classmethod
     def _from_settings(cls, root: Path, document: Document) -> Project:
+        from seeknal.dag.type_message import in_words
+
         problems: list[Problem] = []
         warnings: list[Problem] = []
         fields = {entry.encode_name: entry for entry in msgspec.structs.fields(ProjectSettings)}
@@ -156,25 +161,69 @@ def node_files(project: Project) -> Iterator[Path]:
 
     Shared configuration, and files and folders whose names begin with a dot, are left out.
     """
-    return (path for path in _files(project, "common") if path.suffix in (".yml", ".yaml"))
+    return (Path(path) for path in _files(project) if _declares_in_yaml(path, _shared_folder(project)))
 
 
 def python_files(project: Project) -> Iterator[Path]:
     """The Python files that may declare nodes, in the order of their paths: those whose names begin without ``_``."""
-    return (path for path in _files(project) if path.suffix == ".py" and not path.name.startswith("_"))
+    return (Path(path) for path in _files(project) if _declares_in_python(path))
 
 
-def _files(project: Project, *left_out: str) -> Iterator[Path]:
-    # Names are compared as texts: a Path for each costs more than all else that a run with nothing to do does.
-    top = str(project.nodes_folder)
+def project_files(project: Project) -> list[str]:
+    """The files that say what the project is: its settings, its shared configuration and its nodes."""
+    settings = project.root / PROJECT_FILE
+    shared = _shared_folder(project)
+    return [
+        *([str(settings)] if settings.is_file() else []),
+        *map(str, shared_files(project)),
+        *(path for path in _files(project) if _declares_in_yaml(path, shared) or _declares_in_python(path)),
+    ]
+
+
+def _shared_folder(project: Project) -> str:
+    return os.path.join(project.nodes_folder, "common", "")
+
+
+def _declares_in_yaml(path: str, shared: str) -> bool:
+    return path.endswith((".yml", ".yaml")) and not path.startswith(shared)
+
+
+def _declares_in_python(path: str) -> bool:
+    return path.endswith(".py") and not os.path.basename(path).startswith("_")
+
+
+def _files(project: Project) -> list[str]:
+    """The paths of all files that may declare something, in the order of their parts."""
+    # Paths are texts here: a Path for each costs more than all else that a run with nothing to do does.
     found: list[tuple[list[str], str]] = []
-    for folder, folders, names in os.walk(top):
-        folders[:] = [name for name in folders if name[0] != "."]
-        if folder == top:
-            folders[:] = [name for name in folders if name not in (*left_out, "templates")]
-        inside = folder[len(top) + 1 :].split(os.sep) if folder != top else []
-        ours = (name for name in names if name[0] != "." and name.endswith((".yml", ".yaml", ".py")))
-        found += (([*inside, name], os.path.join(folder, name)) for name in ours)
-    for _, path in sorted(found):
-        if os.path.isfile(path):
-            yield Path(path)
+    waiting: list[tuple[str, list[str]]] = [(str(project.nodes_folder), [])]
+    while waiting:
+        folder, inside = waiting.pop()
+        try:
+            entries = list(os.scandir(folder))
+        except OSError:
+            continue
+        for entry in entries:
+            name = entry.name
+            if name[0] == ".":
+                continue
+            if name.endswith((".yml", ".yaml", ".py")) and _is_file(entry):
+                found.append(([*inside, name], entry.path))
+            elif _is_folder(entry) and (inside or name != "templates"):
+                waiting.append((entry.path, [*inside, name]))
+    return [path for _, path in sorted(found)]
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder of its own; links to folders are not followed, for they may lead in circles."""
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return False

@@ -13,8 +13,6 @@ from typing import Any
 
 import msgspec
 
-from seeknal.dag.canonical import canonical_sql
-
 # What a check does, by the types it can have in YAML.
 FAMILIES = {
     "null": "null",
@@ -84,6 +82,8 @@ class Check(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     def said(self) -> list[Any]:
         """What decides about the result, in a form that the layout of SQL does not change; for fingerprints."""
+        from seeknal.dag.canonical import canonical_sql
+
         plain = msgspec.to_builtins(msgspec.structs.replace(self, statements=(), sql=canonical_sql(self.sql)))
         return sorted(plain.items())
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from seeknal.dag.names import did_you_mean
 from seeknal.dag.project import Project
+from seeknal.nodes.delivered import ABOUT
 from seeknal.nodes.exposure_type import ExposureSpec, field
 from seeknal.nodes.http_request import REQUEST_PARAMS, request_problems
 from seeknal.nodes.kind import FieldProblem, Task
@@ -26,9 +27,6 @@ from seeknal.store.objects import Artifact, Blob
 
 CHANNELS = ("webhook", "slack")
 DEFAULT_MESSAGE = "{node} has new content: {row_count} rows"
-
-#: The side blob that tells what the notification is about; it is no part of what is delivered.
-ABOUT = ".about"
 
 
 class NotificationExposure:

@@ -29,11 +29,11 @@ from seeknal.dag.parameters import RunParameters
 from seeknal.dag.project import Project
 from seeknal.dag.rendering import Renderer
 from seeknal.errors import DeliveryError
+from seeknal.nodes.delivered import delivered_blobs, is_as_left
 from seeknal.nodes.exposure_type import ExposureSpec
 from seeknal.nodes.file_exposure import output_path
 from seeknal.nodes.http_request import RequestSettings, request_settings
 from seeknal.nodes.late_value import LateValues
-from seeknal.nodes.notification_exposure import ABOUT
 from seeknal.store.column_digests import digest_file
 from seeknal.store.filesystem import digest_bytes
 from seeknal.store.objects import Artifact, Blob, Deliveries, Delivery, Tree
@@ -110,11 +110,6 @@ def deliver(
             message = f"delivered, but that could not be noted: {error.strerror or error}"
             errors += [DeliveryError(f"{node_id}: {message}") for node_id in new]
     return errors
-
-
-def delivered_blobs(artifact: Artifact) -> list[tuple[str, Blob]]:
-    """What of an exposure's output is delivered, by name; the only one has the empty name."""
-    return [(name, blob) for name, blob in artifact.side_blobs if name != ABOUT]
 
 
 def delivery_path(project: Project, environment: str, path: str) -> Path:
@@ -249,17 +244,6 @@ def _withdraw(place: _Place, files: Mapping[str, Delivery]) -> None:
                 while name and folder.is_relative_to(place.path):
                     folder.rmdir()
                     folder = folder.parent
-
-
-def is_as_left(known: Delivery) -> bool:
-    """Say whether a delivered file looks as it did right after its delivery; what was sent, was sent."""
-    if known.sent_at:
-        return True
-    try:
-        stat = os.stat(known.path)
-    except OSError:
-        return False
-    return (stat.st_size, stat.st_mtime_ns) == (known.size_bytes, known.mtime_ns)
 
 
 def _copy(store: Store, blob: Blob, path: Path, real: Path) -> Delivery:

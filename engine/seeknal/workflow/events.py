@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from seeknal.workflow.results import NodeOutcome
+import msgspec
+
+if TYPE_CHECKING:
+    from seeknal.workflow.results import NodeOutcome
 
 
-@dataclass(frozen=True, slots=True)
-class RunStarted:
+class RunStarted(msgspec.Struct, frozen=True):
     """The run begins. ``to_run`` is how many nodes may have to be executed, at most; ``node_ids`` are all nodes."""
 
     run_id: str
@@ -24,8 +26,7 @@ class RunStarted:
         return len(self.node_ids)
 
 
-@dataclass(frozen=True, slots=True)
-class NodeStarted:
+class NodeStarted(msgspec.Struct, frozen=True):
     """A worker took up a node; ``reason`` says why it is not cached."""
 
     node_id: str
@@ -35,8 +36,7 @@ class NodeStarted:
     attempt: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class NodeFinished:
+class NodeFinished(msgspec.Struct, frozen=True):
     """A node is over; ``outcome`` says what became of it."""
 
     outcome: NodeOutcome
@@ -44,8 +44,7 @@ class NodeFinished:
     total: int
 
 
-@dataclass(frozen=True, slots=True)
-class NodeRetried:
+class NodeRetried(msgspec.Struct, frozen=True):
     """A node failed and is tried again."""
 
     node_id: str
@@ -54,15 +53,13 @@ class NodeRetried:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Warned:
+class Warned(msgspec.Struct, frozen=True):
     """Something that a person should know, and that changes nothing."""
 
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
+class Delivered(msgspec.Struct, frozen=True):
     """What an exposure rendered reached its place outside the store: a file's path, or a request.
 
     ``note`` says what was left undone, as in an environment, where nothing is sent.
@@ -73,8 +70,7 @@ class Delivered:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+class Committed(msgspec.Struct, frozen=True):
     """The environment's ref moved (``snapshot``), or had no reason to (None)."""
 
     environment: str

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seeknal.errors import DeliveryError, Problem
-from seeknal.nodes.check import CheckResult
-from seeknal.store.objects import Artifact
 from seeknal.workflow.selection import Filters
+
+if TYPE_CHECKING:
+    from seeknal.nodes.check import CheckResult
+    from seeknal.store.objects import Artifact
 
 #: The reason of a node whose kind is kept for other tools.
 NOT_EXECUTED = "not executed"
@@ -137,4 +139,4 @@ class Forecast:
 
 def new_run_id() -> str:
     """An id that sorts by time and that nobody else makes."""
-    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}"
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.urandom(4).hex()}"

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from seeknal.dag.manifest import Manifest, NodeType
 from seeknal.dag.names import did_you_mean
 from seeknal.errors import NotFoundError
-from seeknal.store.objects import Tree
-from seeknal.store.store import Store
+
+if TYPE_CHECKING:
+    from seeknal.dag.manifest import Manifest
+    from seeknal.store.objects import Tree
+    from seeknal.store.store import Store
+
+# Feature groups make the ones, what is checked makes the others.
+_FOLLOWERS = ("entity", "rule")
 
 
 @dataclass(frozen=True)
@@ -76,10 +82,7 @@ def _followers_of(manifest: Manifest, chosen: set[str], has_output: Collection[s
     tag leads around it.
     """
     found = {
-        name
-        for node_id in chosen
-        for name in manifest.readers_of(node_id)
-        if manifest.nodes[name].node_type in (NodeType.ENTITY, NodeType.RULE)
+        name for node_id in chosen for name in manifest.readers_of(node_id) if manifest.nodes[name].kind in _FOLLOWERS
     }
     return {name for name in found if all(read in chosen or read in has_output for read in manifest.inputs_of(name))}
 
@@ -112,7 +115,7 @@ def find_nodes(manifest: Manifest, name: str) -> list[str]:
 def _type(manifest: Manifest, name: str) -> str:
     kinds = {node.kind for node in manifest.nodes.values()}
     # Nobody declares entities, so that there are none is nobody's mistake.
-    if name not in kinds and name != NodeType.ENTITY.value:
+    if name not in kinds and name != "entity":
         raise NotFoundError(f"no node is of type '{name}'", hint=did_you_mean(name, kinds))
     return name
 

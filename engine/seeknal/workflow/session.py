@@ -18,7 +18,7 @@ from seeknal.dag.manifest import Manifest
 from seeknal.dag.names import PRODUCTION
 from seeknal.dag.parameters import GivenParameters, RunParameters
 from seeknal.dag.parse import IncompleteProjectError, ParsedProject, parse_project
-from seeknal.dag.project import Project
+from seeknal.dag.project import Project, project_files
 from seeknal.dag.python_stamp import python_stamp
 from seeknal.errors import BusyError, CorruptObjectError, Problem, ProjectError
 from seeknal.state.locks import FileLock
@@ -37,7 +37,7 @@ from seeknal.workflow.resolution import Base, Resolver
 from seeknal.workflow.results import RunOptions, RunResult, new_run_id
 from seeknal.workflow.run_records import record, recording
 from seeknal.workflow.selection import Selection
-from seeknal.workflow.settled import project_files, remember, settled
+from seeknal.workflow.settled import remember, settled
 from seeknal.workflow.views import show_environment
 from seeknal.workflow.workers import Workers
 
@@ -297,6 +297,7 @@ class Session:
             warnings=warnings,
             python=python_stamp() if self.compiled.parsed.imported else "",
             checks=checks,
+            project=self.project.name,
         )
         remember(self.store, record)
 

@@ -12,28 +12,28 @@ from __future__ import annotations
 import glob
 import os
 import time
-from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from seeknal.dag.manifest import NodeType
 from seeknal.dag.names import PRODUCTION
-from seeknal.dag.parameters import GivenParameters, RunParameters
-from seeknal.dag.project import PROJECT_FILE, Project, node_files, python_files, shared_files
+from seeknal.dag.project import Project, project_files
 from seeknal.dag.python_stamp import python_stamp
 from seeknal.errors import StoreError
 from seeknal.nodes.check import results_of
+from seeknal.nodes.delivered import delivered_blobs, is_as_left
 from seeknal.store.file_memo import FileDigests
 from seeknal.store.filesystem import digest_bytes, write_atomically
 from seeknal.store.objects import FORMAT_VERSIONS, Tree, decode, encode
 from seeknal.store.store import Store
 from seeknal.version import __version__
-from seeknal.workflow.delivery import delivered_blobs, is_as_left
 from seeknal.workflow.results import NodeOutcome, RunResult, new_run_id
 from seeknal.workflow.views import FEATURE_STORE, MODELS, is_whole
+
+if TYPE_CHECKING:
+    from seeknal.dag.parameters import GivenParameters, RunParameters
 
 # Those whose versions count in fingerprints.
 _PACKAGES = ("duckdb", "sklearn", "skops", "numpy", "scipy", "xgboost")
@@ -46,7 +46,7 @@ class Settled(msgspec.Struct, frozen=True):
     a digest of what the run was given under them; ``variables``: the same for environment variables. ``today``: the
     day, where that mattered. What was not given or not set has the empty digest. ``python``: the Python and the
     packages that the project's Python files were imported with; empty without any. ``checks``: node → the results of
-    its checks.
+    its checks. ``project`` is the project's name.
     """
 
     engine: str
@@ -61,20 +61,10 @@ class Settled(msgspec.Struct, frozen=True):
     today: str = ""
     python: str = ""
     checks: dict[str, list[dict[str, Any]]] = {}
+    project: str = ""
 
 
 FORMAT_VERSIONS[Settled] = ("settled", 2)
-
-
-def project_files(project: Project) -> list[Path]:
-    """The files that say what the project is: its settings, its shared configuration and its nodes."""
-    settings = project.root / PROJECT_FILE
-    return [
-        *([settings] if settings.is_file() else []),
-        *shared_files(project),
-        *node_files(project),
-        *python_files(project),
-    ]
 
 
 def remember(store: Store, settled: Settled) -> None:
@@ -103,6 +93,7 @@ def settled(
     warnings: list[str],
     python: str = "",
     checks: dict[str, list[dict[str, Any]]],
+    project: str,
 ) -> Settled:
     """Make the record of a run that stands at ``head``."""
     given = parameters.given.values()
@@ -119,21 +110,24 @@ def settled(
         parameters.today.isoformat() if parameters.rests_on_today else "",
         python,
         checks,
+        project,
     )
 
 
-def settled_run(
-    project: Project, *, publish: bool, given: GivenParameters | None = None
-) -> tuple[RunResult, Settled] | None:
-    """The result of a plain run of production where there is nothing to do; None where there may be something."""
+def settled_run(root: Path, *, publish: bool, given: GivenParameters | None = None) -> tuple[RunResult, Settled] | None:
+    """The result of a plain run of production where there is nothing to do; None where there may be something.
+
+    ``root`` is the project's folder. Its settings are not read: what they say stands while their file does.
+    """
     started = time.perf_counter()
+    project = Project(root)
     store = project.store()
     try:
         settled = decode(_path(store).read_bytes(), Settled, "the settled record")
         head = store.refs.read(PRODUCTION)
-        if head is None or head != settled.head or settled.engine != engine_stamp():
+        if not settled.project or head is None or head != settled.head or settled.engine != engine_stamp():
             return None
-        if not _parameters_stand(settled, given or GivenParameters()):
+        if not _parameters_stand(settled, given):
             return None
         if settled.python and settled.python != python_stamp():
             return None
@@ -160,7 +154,7 @@ def settled_run(
             0.0,
             entry.fingerprint,
             entry.artifact,
-            checks=results_of(settled.checks.get(node_id, ())),
+            checks=results_of(settled.checks[node_id]) if node_id in settled.checks else (),
         )
         for node_id, entry in tree.nodes.items()
     ]
@@ -174,26 +168,25 @@ def _path(store: Store) -> Path:
 
 def _files_stand(project: Project, store: Store, settled: Settled) -> bool:
     digests = FileDigests(store.root / "memo" / "files", store.temporary_folder)
-    said = {str(path) for path in project_files(project)}
-    if not said <= settled.files.keys():
+    if not settled.files.keys() >= set(project_files(project)):
         return False
     if any(sorted(glob.glob(pattern, recursive=True)) != found for pattern, found in settled.listings.items()):
         return False
-    stands = all(digests.digest(Path(path))[0] == digest for path, digest in settled.files.items())
+    stands = all(digests.digest(path)[0] == digest for path, digest in settled.files.items())
     digests.save()
     return stands
 
 
-def _parameters_stand(settled: Settled, given: GivenParameters) -> bool:
-    values = given.values()
-    if not given.params.keys() <= settled.given.keys():
+def _parameters_stand(settled: Settled, given: GivenParameters | None) -> bool:
+    values = given.values() if given is not None else {}
+    if given is not None and not given.params.keys() <= settled.given.keys():
         # Nobody asked for it; somebody has to say so.
         return False
     if any(_digest(values.get(name)) != digest for name, digest in settled.given.items()):
         return False
     if any(_digest(os.environ.get(name)) != digest for name, digest in settled.variables.items()):
         return False
-    return settled.today in ("", date.today().isoformat())
+    return settled.today in ("", time.strftime("%Y-%m-%d"))
 
 
 def _digest(value: Any) -> str:
@@ -205,7 +198,7 @@ def _deliveries_stand(store: Store, tree: Tree) -> bool:
     delivered = store.read_deliveries(PRODUCTION).nodes
     for node_id, entry in tree.nodes.items():
         # What stands beside a table, as a model's file does, is not delivered; nor what a rule keeps.
-        if node_id.partition(".")[0] != NodeType.EXPOSURE.value:
+        if not node_id.startswith("exposure."):
             continue
         for name, _ in delivered_blobs(entry.artifact):
             delivery = delivered.get(node_id, {}).get(name)

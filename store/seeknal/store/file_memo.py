@@ -39,28 +39,29 @@ class FileDigests:
         self.asked: dict[str, str] = {}
         self.listings: dict[str, list[str]] = {}
 
-    def digest(self, path: Path) -> tuple[str, int]:
+    def digest(self, path: Path | str) -> tuple[str, int]:
         """Digest and size in bytes of a file's content. Raises OSError where it cannot be read."""
-        digest, size = self._digest(path)
-        self.asked[str(path)] = digest
+        name = str(path)
+        digest, size = self._digest(name)
+        self.asked[name] = digest
         return digest, size
 
     def note_listing(self, pattern: str, found: list[str]) -> None:
         """Remember what a pattern matched, sorted."""
         self.listings[pattern] = found
 
-    def _digest(self, path: Path) -> tuple[str, int]:
+    def _digest(self, path: str) -> tuple[str, int]:
         files = self._load()
         stat = os.stat(path)
         now = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
-        known = files.get(str(path))
+        known = files.get(path)
         if known is not None:
             before, digest, read_at_ns = known
             if before == now and read_at_ns - stat.st_mtime_ns > RACY_NS:
                 return digest, stat.st_size
         read_at_ns = time.time_ns()
-        digest, size = digest_file(path)
-        files[str(path)] = (now, digest, read_at_ns)
+        digest, size = digest_file(Path(path))
+        files[path] = (now, digest, read_at_ns)
         self._changed = True
         return digest, size
 

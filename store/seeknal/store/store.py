@@ -80,6 +80,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.temporary_folder = root / "tmp"
+        self._blobs = str(root / "blobs")
         self.refs = Refs(root / "refs", self.temporary_folder)
         self.leases = Leases(root)
         self.seals = Seals(root, self.temporary_folder)
@@ -105,7 +106,8 @@ class Store:
     # blobs
 
     def blob_path(self, blob: Blob) -> Path:
-        return self.root / "blobs" / blob.digest[:2] / f"{blob.digest[2:]}{blob.suffix}"
+        # Made of one text: a run with nothing to do asks for every node's.
+        return Path(f"{self._blobs}{os.sep}{blob.digest[:2]}{os.sep}{blob.digest[2:]}{blob.suffix}")
 
     def temporary_path(self, suffix: str = ".parquet") -> Path:
         """Where to write a file that :meth:`adopt_parquet` or :meth:`adopt_file` will take over."""

@@ -10,7 +10,6 @@ import openpyxl
 import pyarrow.parquet
 import pytest
 
-from seeknal.dag.project import Project
 from seeknal.errors import ProjectError
 from seeknal.workflow.results import RunResult
 from seeknal.workflow.settled import settled_run
@@ -187,9 +186,9 @@ class TestFiles:
         root = project(tmp_path, [["a"], [1]])
         assert executed_in(root) == ["s"]
         assert executed_in(root) == []
-        assert settled_run(Project.open(root), publish=True) is not None
+        assert settled_run(root, publish=True) is not None
         book(root / "data/x.xlsx", {"One": [["a"], [2]]})
-        assert settled_run(Project.open(root), publish=True) is None
+        assert settled_run(root, publish=True) is None
         assert executed_in(root) == ["s"]
         assert rows_of(root) == [{"a": 2}]
 

@@ -320,9 +320,9 @@ def test_every_algorithm_gives_the_same_bytes_again_alone_and_in_parallel(tmp_pa
     assert run(one, full=True).status == "success"
     assert {path: path.resolve() for path in before} == before
     # And nothing is left to do.
-    assert settled_run(Project.open(one), publish=True) is not None
+    assert settled_run(one, publish=True) is not None
     (one / "target/models").unlink()
-    assert settled_run(Project.open(one), publish=True) is None
+    assert settled_run(one, publish=True) is None
 
 
 @pytest.mark.parametrize("algorithm", EVERY_ALGORITHM)

@@ -10,7 +10,6 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 
-from seeknal.dag.project import Project
 from seeknal.errors import ProjectError
 from seeknal.nodes.sqlite_reading import is_query, own_type
 from seeknal.workflow.settled import settled_run
@@ -238,9 +237,9 @@ class TestContent:
         root = project(tmp_path, "CREATE TABLE t (a INTEGER)", "INSERT INTO t VALUES (1)")
         assert executed_in(root) == ["s"]
         assert executed_in(root) == []
-        assert settled_run(Project.open(root), publish=True) is not None
+        assert settled_run(root, publish=True) is not None
         change(root / "data/x.db", "INSERT INTO t VALUES (2)")
-        assert settled_run(Project.open(root), publish=True) is None
+        assert settled_run(root, publish=True) is None
         assert executed_in(root) == ["s"]
         assert rows_of(root) == [{"a": 1}, {"a": 2}]
 
@@ -251,7 +250,7 @@ class TestContent:
             connection.execute("PRAGMA journal_mode = WAL")
             with connection:
                 connection.execute("INSERT INTO t VALUES (2)")
-            assert settled_run(Project.open(root), publish=True) is None
+            assert settled_run(root, publish=True) is None
             assert executed_in(root) == ["s"]
             assert rows_of(root) == [{"a": 1}, {"a": 2}]
             assert executed_in(root) == []

@@ -38,7 +38,7 @@ def test_they_are_not_executed_and_leave_nothing_to_do(root: Path) -> None:
         "semantic_model.sales": NOT_EXECUTED,
         "metric.revenue": NOT_EXECUTED,
     }
-    assert settled_run(Project.open(root), publish=True) is not None
+    assert settled_run(root, publish=True) is not None
 
 
 def test_their_change_reaches_production_by_promotion(root: Path) -> None:

@@ -370,10 +370,10 @@ def test_output_that_was_lost_and_built_again_survives_a_power_cut(shop: Path) -
 def test_delivery_that_was_forgotten_and_lost_is_made_again(shop: Path) -> None:
     run(shop)
     project = Project.open(shop)
-    assert settled_run(project, publish=True) is not None
+    assert settled_run(project.root, publish=True) is not None
     (shop / "target/store/deliveries/prod").unlink()
     (shop / "output/out.csv").unlink()
-    assert settled_run(project, publish=True) is None
+    assert settled_run(project.root, publish=True) is None
     assert executed_in(shop) == []
     assert (shop / "output/out.csv").read_text().splitlines() == ["s", "60"]
 

@@ -300,7 +300,7 @@ class TestApi:
     def test_run_with_nothing_to_do_is_settled(self, tmp_path: Path, server: Receiver) -> None:
         root = project(tmp_path, api(server.url))
         run(root)
-        assert settled_run(Project.open(root), publish=True) is not None
+        assert settled_run(root, publish=True) is not None
 
     def test_no_rows_are_a_body_too(self, tmp_path: Path, server: Receiver) -> None:
         run(project(tmp_path, api(server.url), "SELECT 1 AS id WHERE false"))
@@ -315,7 +315,7 @@ class TestApi:
         assert result.status == "failed"
         assert result.snapshot is not None
         assert errors(result) == [f"exposure.crm: POST {server.url}: answered 400 Bad Request: said 400"]
-        assert settled_run(Project.open(root), publish=True) is None
+        assert settled_run(root, publish=True) is None
         assert run(root).status == "success"
         assert len(server.got) == 2
         assert run(root).status == "success"
@@ -436,4 +436,4 @@ class TestNotifications:
             assert run(root).status == "success"
             assert len(server.got) == expected
         assert server.got[0].body == server.got[1].body
-        assert settled_run(Project.open(root), publish=True) is not None
+        assert settled_run(root, publish=True) is not None
