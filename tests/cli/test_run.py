@@ -425,7 +425,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_node_tried_again(fresh: Pro
         os.kill(workers[0], signal.SIGKILL)
         assert process.stdout is not None
         for line in process.stdout:
-            if "its worker process died; attempt 2" in line:
+            if "its worker process died (SIGKILL); attempt 2" in line:
                 break
         else:
             raise AssertionError("nothing was said of the worker that died")
