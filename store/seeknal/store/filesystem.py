@@ -35,11 +35,13 @@ def temporary_name(folder: Path, suffix: str = "") -> Path:
     return folder / f"{digest_bytes(unique.encode())}{suffix}"
 
 
-def write_atomically(path: Path, data: bytes, temporary_folder: Path, *, durable: bool = False) -> None:
+def write_atomically(
+    path: Path, data: bytes, temporary_folder: Path, *, durable: bool = False, read_only: bool = False
+) -> None:
     """Replace ``path`` by a file of these bytes; creates its folder. ``temporary_folder`` is on the same disk."""
     temporary = temporary_name(temporary_folder)
     try:
-        descriptor = os.open(temporary, _WRITE_FLAGS, 0o644)
+        descriptor = os.open(temporary, _WRITE_FLAGS, 0o444 if read_only else 0o644)
         try:
             view = memoryview(data)
             while view:

@@ -294,9 +294,8 @@ class Store:
         path = self.manifest_path(fingerprint)
         # A snapshot may name the one that is there, so what takes its place is durable first.
         with self._placing(path):
-            write_atomically(path, text.encode(), self.temporary_folder, durable=path.exists())
             # People see it through links; what they write there must not change what a snapshot names.
-            os.chmod(path, 0o444)
+            write_atomically(path, text.encode(), self.temporary_folder, durable=path.exists(), read_only=True)
         self._written.append(path)
         return path
 

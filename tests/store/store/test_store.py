@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from seeknal.errors import CorruptObjectError, FormatTooNewError, NameNotAllowedError
+from seeknal.store import filesystem
 from seeknal.store.column_digests import digest_file, digest_parquet
 from seeknal.store.filesystem import digest_bytes
 from seeknal.store.objects import (
@@ -233,6 +234,20 @@ class TestObjects:
         assert store.head("dev") is None
         digest = commit(store, tables[0])
         assert store.head("prod") == store.read_snapshot(digest)
+
+    def test_manifest_is_read_only_from_the_moment_it_is_there(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = filesystem.place
+
+        def crash(temporary: Path, path: Path) -> None:
+            real(temporary, path)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(filesystem, "place", crash)
+        with pytest.raises(KeyboardInterrupt):
+            store.write_manifest("a" * 64, "{}")
+        assert store.manifest_path("a" * 64).stat().st_mode & 0o777 == 0o444
 
     def test_manifest_that_a_crash_cut_short_is_replaced(self, store: Store) -> None:
         path = store.write_manifest("a" * 64, "{}")
