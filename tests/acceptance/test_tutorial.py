@@ -363,7 +363,7 @@ Seeknal Pipeline Execution (Parallel Mode)
   Project: env-tutorial
   Mode: Incremental
   Parallelism: enabled
-  Max workers: 4
+  Max workers: *
 
 ℹ Building DAG from seeknal/ directory...
 ✓ DAG built: 8 nodes, 7 edges

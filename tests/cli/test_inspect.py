@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from seeknal.cli.inspect_command import size_text
 from tests.acceptance.project import Project
 from tests.engine.workflow.projects import transform, write_project
 
@@ -126,10 +125,3 @@ def test_a_project_that_was_never_run_says_what_to_do(tmp_path: Path) -> None:
     assert answer.code == 1
     assert "seeknal run" in answer.stderr
     assert not (tmp_path / "target").exists()
-
-
-@pytest.mark.parametrize(
-    ("size_bytes", "text"), [(0, "0 B"), (999, "999 B"), (1234, "1.2 kB"), (999_999, "1.0 MB"), (5 * 10**12, "5.0 TB")]
-)
-def test_sizes_are_told_in_powers_of_a_thousand(size_bytes: int, text: str) -> None:
-    assert size_text(size_bytes) == text

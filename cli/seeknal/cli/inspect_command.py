@@ -9,6 +9,7 @@ import click
 
 from seeknal.cli.console import Console, table
 from seeknal.cli.options import open_project, project_option
+from seeknal.dag.quantity import size_text
 from seeknal.errors import UsageError
 
 if TYPE_CHECKING:
@@ -223,14 +224,3 @@ def _head(outputs: Outputs, node_id: str, console: Console) -> None:
         console.line(f"  Metrics: {metrics_text(artifact.metadata)}")
     if entry.stale:
         console.mark("warning", "stale: kept from an earlier run, because the node could not be built anew")
-
-
-def size_text(size_bytes: float) -> str:
-    """A size for people, in powers of 1000: ``1.2 kB``."""
-    if size_bytes < 1000:
-        return f"{size_bytes:.0f} B"
-    for unit in ("kB", "MB", "GB"):
-        size_bytes /= 1000
-        if size_bytes < 999.95:
-            return f"{size_bytes:.1f} {unit}"
-    return f"{size_bytes / 1000:.1f} TB"

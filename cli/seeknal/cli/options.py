@@ -47,9 +47,19 @@ def output_option(function: F) -> F:
     return click.option("-o", "--output", type=file, help="Also write the plan to this file.")(function)
 
 
+def _default_workers() -> int:
+    from seeknal.workflow.limits import default_workers
+
+    return default_workers()
+
+
 def parallel_options(function: F) -> F:
     function = click.option(
-        "--max-workers", type=click.IntRange(1, 256), default=4, show_default=True, help="Most worker processes."
+        "--max-workers",
+        type=click.IntRange(1, 256),
+        default=_default_workers,
+        show_default="the cores, at most 4",
+        help="Most worker processes.",
     )(function)
     return click.option("--parallel", is_flag=True, help="Execute independent nodes in worker processes.")(function)
 

@@ -84,7 +84,7 @@ def _print(
     *,
     repaired: bool,
 ) -> None:
-    from seeknal.cli.inspect_command import size_text
+    from seeknal.dag.quantity import size_text
 
     console.heading("Store")
     console.line(f"  Blobs:        {found.blobs:,} ({size_text(found.blob_bytes)}), every byte read")

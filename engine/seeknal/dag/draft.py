@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from seeknal.dag.demands import Demands, ResourceFields, demands_of
 from seeknal.dag.manifest import Node, NodeType
 from seeknal.dag.rendering import RenderedNode
 from seeknal.dag.sql import Sql
@@ -39,6 +40,8 @@ class CommonFields(msgspec.Struct, frozen=True):
     - ``materializations``: several of these; kept
     - ``audits``: checks of the output
     - ``tests``: checks of the output, in short
+    - ``timeout``: how long one attempt may take, as seconds or ``5m``; one that takes longer is ended, and failed
+    - ``resources``: what the node needs of the machine while it is executed
     """
 
     kind: str
@@ -54,6 +57,8 @@ class CommonFields(msgspec.Struct, frozen=True):
     materializations: Any = None
     audits: list[Any] | None = None
     tests: list[Any] | None = None
+    timeout: str | float | None = None
+    resources: ResourceFields | None = None
 
 
 # Those of them that are not part of a node's config.
@@ -112,6 +117,11 @@ class Draft:
     def volatile(self) -> tuple[str, ...]:
         """The parameters among them that have another value in every run."""
         return self.rendered.volatile if self.rendered is not None else ()
+
+    @property
+    def demands(self) -> Demands:
+        """What it needs of the machine while it is executed."""
+        return demands_of(self.values)
 
     @property
     def is_code(self) -> bool:

@@ -139,6 +139,8 @@ FIELD_COMPARISONS: dict[str, Callable[[str, Any, Any], Finding]] = {
     "tags": compare_metadata,
     "audits": compare_metadata,
     "tests": compare_metadata,
+    "timeout": compare_metadata,
+    "resources": compare_metadata,
     "columns": compare_columns,
     "schema": compare_declared_schema,
     "entity": compare_entity,

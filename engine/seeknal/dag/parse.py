@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from seeknal.dag.demands import demand_problems
 from seeknal.dag.draft import IDENTITY_FIELDS, CommonFields, Draft, spec_fields
 from seeknal.dag.entities import entity_drafts
 from seeknal.dag.linking import INPUT_FIELDS, Linker, link_again
@@ -368,6 +369,8 @@ class _Parser:
         schedule = draft.fields.get("schedule")
         if isinstance(schedule, str) and (wrong := check_schedule(schedule)) is not None:
             self._report(f"'{shown(schedule)}' is not a schedule", draft.place("schedule"), wrong)
+        if len(self._problems) == before:
+            self._take(draft, demand_problems(draft.values))
         if len(self._problems) > before:
             return
         try:

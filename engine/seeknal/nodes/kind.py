@@ -125,6 +125,7 @@ class Task(msgspec.Struct, frozen=True):
     ``memory_limit_bytes`` 0 means DuckDB's own default. ``function`` gives a Python node's rows. ``checks`` are of the
     node's output, or of the inputs where the node is a rule; ``output`` is an output that is there already and is to be
     checked only. ``environment`` is where it runs: it tells which memory a function has, and counts in no output.
+    ``mutexes`` are held while it is executed, against the runs of other processes.
     """
 
     node_id: str
@@ -146,6 +147,7 @@ class Task(msgspec.Struct, frozen=True):
     checks: tuple[Check, ...] = ()
     output: Artifact | None = None
     environment: str = PRODUCTION
+    mutexes: tuple[str, ...] = ()
 
 
 class Kind(Protocol):

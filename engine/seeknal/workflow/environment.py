@@ -40,6 +40,7 @@ from seeknal.workflow.applying import Applying, ApplyResult
 from seeknal.workflow.commit import who
 from seeknal.workflow.environment_plan import EnvironmentPlan, saved_plan
 from seeknal.workflow.events import Listener, silent
+from seeknal.workflow.limits import default_workers
 from seeknal.workflow.moments import unknown_environment
 from seeknal.workflow.promotion import Promotion, execute_promotion, plan_promotion
 from seeknal.workflow.results import RunOptions
@@ -159,7 +160,7 @@ class EnvironmentManager:
         parallel: bool = True,
         *,
         force: bool = False,
-        max_workers: int = 4,
+        max_workers: int | None = None,
         continue_on_error: bool = False,
         dry_run: bool = False,
         profile_path: str | None = None,
@@ -172,7 +173,8 @@ class EnvironmentManager:
         an environment that was never planned, StalePlanError (a ValueError) where the project or what is given changed
         since, unless ``force``, which plans again first.
         """
-        options = RunOptions(parallel=parallel, max_workers=max_workers, continue_on_error=continue_on_error)
+        workers = default_workers() if max_workers is None else max_workers
+        options = RunOptions(parallel=parallel, max_workers=workers, continue_on_error=continue_on_error)
         with self.applying(env_name, force=force, look_only=dry_run, given=given) as applying:
             return applying.look(options) if dry_run else applying.run(options, listener=listener)
 

@@ -45,12 +45,13 @@ class NodeFinished(msgspec.Struct, frozen=True):
 
 
 class NodeRetried(msgspec.Struct, frozen=True):
-    """A node failed and is tried again."""
+    """A node failed and is tried again, after ``delay_seconds``."""
 
     node_id: str
     attempt: int
     attempts: int
     message: str
+    delay_seconds: float = 0.0
 
 
 class Warned(msgspec.Struct, frozen=True):

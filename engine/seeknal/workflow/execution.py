@@ -10,23 +10,32 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
-from dataclasses import replace
 
 import msgspec
 
+from seeknal.dag.demands import NO_DEMANDS, Demands
 from seeknal.dag.inference import CompiledProject, Inference
 from seeknal.dag.manifest import Manifest
-from seeknal.dag.names import PRODUCTION
-from seeknal.errors import Place, Problem, SeeknalError
-from seeknal.nodes.check import CheckResult, kept, results_in
-from seeknal.nodes.function_reference import log_path
+from seeknal.errors import Problem, SeeknalError
+from seeknal.nodes.check import CheckResult, results_in
 from seeknal.store.objects import Artifact, FailedNode, Tree, TreeEntry
 from seeknal.store.store import Store
+from seeknal.workflow.attempts import Attempts
+from seeknal.workflow.capacity import Capacity
 from seeknal.workflow.commit import built_manifest
 from seeknal.workflow.events import Listener, NodeFinished, NodeRetried, NodeStarted, RunStarted, silent
+from seeknal.workflow.failures import (
+    check_problems,
+    death_failure,
+    error_problems,
+    failure_problem,
+    rejected_nodes,
+    timeout_failure,
+)
+from seeknal.workflow.forecast import forecast_run
 from seeknal.workflow.limits import MOST_WORKERS, StopRequest, memory_share, usable_cores
-from seeknal.workflow.resolution import CHECK, DROP, HIT, KEEP, MISS, Base, Decision, Resolver
-from seeknal.workflow.results import NOT_EXECUTED, Forecast, NodeOutcome, RunOptions, RunResult, new_run_id
+from seeknal.workflow.resolution import CHECK, DROP, HIT, MISS, Base, Decision, Resolver
+from seeknal.workflow.results import Forecast, NodeOutcome, RunOptions, RunResult, new_run_id
 from seeknal.workflow.scheduler import Command, Execute, Resolve, Scheduler, Skip
 from seeknal.workflow.selection import Selection, outputs_of, select
 from seeknal.workflow.worker import Failure, decode_outcome
@@ -35,6 +44,12 @@ from seeknal.workflow.workers import Inline, ProcessWorkers, Workers
 # Below this many input rows a node gets one thread: DuckDB hands out work in row groups of 122,880 rows, so more
 # threads gain nothing, and one thread gives the same bytes every time.
 ROWS_WORTH_THREADS = 500_000
+
+# How often running nodes are looked at, where somebody may want the run to stop: also for the memory that they use.
+LOOK_SECONDS = 0.1
+
+# A worker process is replaced once it holds on to half of its share of the memory; not for less than this.
+LEAST_HEAVY_BYTES = 512 * 1024**2
 
 
 class Run:
@@ -82,8 +97,10 @@ class Run:
         )
         self._outcomes: dict[str, NodeOutcome] = {}
         self._started: dict[str, tuple[float, int]] = {}
-        self._attempts: dict[str, int] = {}
-        self._deaths: dict[str, int] = {}
+        self._attempts = Attempts(options.retry)
+        self._demands = {
+            node_id: draft.demands for node_id, draft in compiled.parsed.drafts.items() if draft.demands != NO_DEMANDS
+        }
         self._written: list[str] = []
         self._reported = 0
         self._to_report = 0
@@ -92,33 +109,13 @@ class Run:
 
     def forecast(self) -> list[Forecast]:
         """Say what a run would do, in order, without executing anything."""
-        actions: dict[str, Forecast] = {}
-        for node_id in self._order:
-            actions[node_id] = self._forecast(node_id, actions)
-        return list(actions.values())
-
-    def _forecast(self, node_id: str, actions: Mapping[str, Forecast]) -> Forecast:
-        inputs = self._inputs_of(node_id)
-        if all(name in self._resolver.artifacts for name in inputs) or node_id not in self._selection.considered:
-            try:
-                decision = self._resolver.decide(node_id)
-            except (SeeknalError, OSError) as error:
-                return Forecast(node_id, "FAIL", str(error))
-            if decision.artifact is not None:
-                self._resolver.artifacts[node_id] = decision.artifact
-            action = {HIT: "CACHED", CHECK: "CHECK", MISS: "RUN", KEEP: "SKIP", DROP: "SKIP"}[decision.action]
-            return Forecast(node_id, "SKIP" if decision.reason == NOT_EXECUTED else action, decision.reason)
-        waiting = [name for name in inputs if name not in self._resolver.artifacts]
-        dropped = [name for name in waiting if actions[name].action in ("SKIP", "FAIL")]
-        if dropped:
-            return Forecast(node_id, "SKIP", f"{dropped[0]} will not be built")
-        if self._options.full and node_id in self._selection.chosen:
-            return Forecast(node_id, "RUN", "full run")
-        if node_id not in self._base.tree.nodes:
-            return Forecast(node_id, "RUN", "new, never built")
-        if self._resolver.definition_changed(node_id):
-            return Forecast(node_id, "RUN", "its definition changed")
-        return Forecast(node_id, "MAY RUN", f"if a column of {', '.join(waiting)} that it reads changes")
+        return forecast_run(
+            {node_id: self._inputs_of(node_id) for node_id in self._order},
+            self._resolver,
+            self._selection,
+            self._base,
+            full=self._options.full,
+        )
 
     def _inputs_of(self, node_id: str) -> list[str]:
         """What a node waits for; one that is not executed waits for nothing."""
@@ -143,7 +140,7 @@ class Run:
         )
         scheduler = Scheduler(
             {node_id: self._inputs_of(node_id) for node_id in self._order},
-            slots,
+            Capacity(slots, memory_share(1), self._demands),
             {node_id: entry.artifact.duration_seconds for node_id, entry in self._base.tree.nodes.items()},
             continue_on_error=self._options.continue_on_error,
         )
@@ -184,28 +181,59 @@ class Run:
         # One worker process would only add its start; below two runnable nodes nothing can overlap. But code of the
         # user's never runs in this process, nor does what nothing but a process's end would stop.
         drafts = [self._compiled.parsed.drafts[node_id] for node_id in may_run]
-        apart = any(draft.function or draft.implementation.needs_process for draft in drafts)
-        return ProcessWorkers(slots) if apart or (self._options.parallel and len(drafts) > 1) else Inline()
+        apart = any(
+            draft.function or draft.implementation.needs_process or draft.demands.timeout_seconds for draft in drafts
+        )
+        heavy_bytes = max(LEAST_HEAVY_BYTES, memory_share(slots) // 2)
+        return (
+            ProcessWorkers(slots, heavy_bytes=heavy_bytes)
+            if apart or (self._options.parallel and len(drafts) > 1)
+            else Inline()
+        )
 
     def _drive(self, scheduler: Scheduler, workers: Workers) -> None:
         futures: dict[Future[bytes], str] = {}
         pending: list[Command] = scheduler.start()
-        while pending or futures:
+        while pending or futures or self._attempts.waits:
             while pending:
                 pending += self._obey(pending.pop(0), scheduler, workers, futures)
                 if self._stop.requested:
                     pending += scheduler.stop("interrupted")
-            if not futures:
-                continue
-            done, _ = wait(futures, timeout=0.1 if self._stop.watch else None, return_when=FIRST_COMPLETED)
+            done = self._wait(futures, workers)
             if self._stop.requested:
                 pending += scheduler.stop("interrupted")
                 if self._stop.overdue():
                     for future in list(futures):
                         pending += self._abandon(futures.pop(future), scheduler)
                     continue
-            for future in done:
+            for future in self._late(futures, workers, done):
                 pending += self._finish(futures.pop(future), future, scheduler, workers, futures)
+            if scheduler.stopped is not None:
+                for node_id, failure in self._attempts.give_up():
+                    pending += self._fail(node_id, failure, scheduler)
+            for node_id in self._attempts.due():
+                pending += scheduler.due(node_id)
+
+    def _wait(self, futures: Mapping[Future[bytes], str], workers: Workers) -> set[Future[bytes]]:
+        """Wait until a task is done, or until something else wants to be looked at."""
+        bounds = [self._attempts.seconds_to_next(), LOOK_SECONDS if self._stop.watch else None]
+        seconds = min((bound for bound in bounds if bound is not None), default=None)
+        if not futures:
+            if seconds:
+                time.sleep(seconds)
+            return set()
+        workers.look()
+        return wait(futures, timeout=seconds, return_when=FIRST_COMPLETED).done
+
+    def _late(
+        self, futures: Mapping[Future[bytes], str], workers: Workers, done: set[Future[bytes]]
+    ) -> set[Future[bytes]]:
+        """The tasks that are done, and those whose time is over and that nothing can end: they are not waited for."""
+        overdue = set(self._attempts.overdue())
+        for future, node_id in futures.items():
+            if node_id in overdue and future not in done and not workers.end(future):
+                done.add(future)
+        return done
 
     def _obey(
         self, command: Command, scheduler: Scheduler, workers: Workers, futures: dict[Future[bytes], str]
@@ -221,7 +249,11 @@ class Run:
         try:
             decision = self._resolver.decide(node_id)
         except (SeeknalError, OSError) as error:
-            self._report(NodeOutcome(node_id, "failed", "cannot be resolved", problems=self._problems(node_id, error)))
+            self._report(
+                NodeOutcome(
+                    node_id, "failed", "cannot be resolved", problems=error_problems(self._compiled, node_id, error)
+                )
+            )
             return scheduler.failed(node_id)
         return self._settle(node_id, decision, scheduler)
 
@@ -250,7 +282,8 @@ class Run:
         return scheduler.hit(node_id)
 
     def _submit(self, node_id: str, scheduler: Scheduler, workers: Workers, futures: dict[Future[bytes], str]) -> None:
-        attempt = self._attempts[node_id] = self._attempts.get(node_id, 0) + 1
+        demands = self._demands.get(node_id, NO_DEMANDS)
+        attempt = self._attempts.begin(node_id, demands.timeout_seconds)
         decision = self._resolver.decide(node_id)
         if attempt == 1:
             self._reported += 1
@@ -263,19 +296,29 @@ class Run:
             run_id=self.run_id,
             environment=self.environment,
             project_root=str(self._compiled.project.root),
-            threads=self._threads(node_id, alone),
-            memory_limit_bytes=0 if workers.slots == 1 else memory_share(workers.slots),
+            threads=self._threads(node_id, alone, demands),
+            memory_limit_bytes=self._memory_limit_bytes(demands, workers.slots),
+            mutexes=demands.mutexes,
         )
         futures[workers.submit(msgspec.msgpack.encode(task))] = node_id
 
-    def _threads(self, node_id: str, alone: bool) -> int:
-        if self._compiled.project.settings.deterministic or not alone:
+    def _threads(self, node_id: str, alone: bool, demands: Demands) -> int:
+        if self._compiled.project.settings.deterministic:
+            return 1
+        threads = usable_cores() if alone else min(demands.slots, usable_cores())
+        if threads == 1:
             return 1
         inputs = self._manifest.inputs_of(node_id)
         rows = sum(self._resolver.artifacts[name].row_count for name in inputs)
         before = self._base.tree.nodes.get(node_id)
         rows = max(rows, before.artifact.row_count if before else 0)
-        return usable_cores() if rows >= ROWS_WORTH_THREADS else 1
+        return threads if rows >= ROWS_WORTH_THREADS else 1
+
+    @staticmethod
+    def _memory_limit_bytes(demands: Demands, slots: int) -> int:
+        if demands.memory_bytes:
+            return min(demands.memory_bytes, memory_share(1))
+        return 0 if slots == 1 else memory_share(slots)
 
     def _finish(
         self,
@@ -285,24 +328,27 @@ class Run:
         workers: Workers,
         futures: dict[Future[bytes], str],
     ) -> list[Command]:
-        try:
-            outcome = decode_outcome(future.result())
-            failure, artifact, checks = outcome.failure, outcome.artifact, outcome.checks
-            self._written += outcome.written
-            self._store.seals.receive_fresh(outcome.seals)
-        except BrokenExecutor:
-            if self._stop.requested:
-                # Who ends a whole group of processes ends the workers along.
-                return self._abandon(node_id, scheduler)
-            artifact, checks = None, ()
-            deaths = self._deaths[node_id] = self._deaths.get(node_id, 0) + 1
-            ended = workers.how_it_ended(future)
-            how = f" ({ended})" if ended else ""
-            if deaths < 2:
-                self._listener(NodeRetried(node_id, 2, 2, f"its worker process died{how}"))
-                self._submit(node_id, scheduler, workers, futures)
-                return []
-            failure = Failure(f"its worker process died twice{how}", self._why_died(node_id))
+        took_too_long = self._attempts.end(node_id)
+        artifact: Artifact | None = None
+        checks: tuple[CheckResult, ...] = ()
+        if took_too_long and not (future.done() and future.exception() is None):
+            failure: Failure | None = timeout_failure(self._demands[node_id].timeout_seconds)
+        else:
+            try:
+                outcome = decode_outcome(future.result())
+                failure, artifact, checks = outcome.failure, outcome.artifact, outcome.checks
+                self._written += outcome.written
+                self._store.seals.receive_fresh(outcome.seals)
+            except BrokenExecutor:
+                if self._stop.requested:
+                    # Who ends a whole group of processes ends the workers along.
+                    return self._abandon(node_id, scheduler)
+                death = workers.death(future)
+                if self._attempts.died(node_id):
+                    self._listener(NodeRetried(node_id, 2, 2, str(death)))
+                    self._submit(node_id, scheduler, workers, futures)
+                    return []
+                failure = death_failure(self._compiled, node_id, death)
         seconds = time.perf_counter() - self._started[node_id][0]
         if failure is None and artifact is not None:
             decision = self._resolver.decide(node_id)
@@ -328,7 +374,7 @@ class Run:
         assert failure is not None
         if checks:
             # Checked again, the same rows would fail the same way.
-            problems = self._check_problems(node_id, checks)
+            problems = check_problems(self._compiled.parsed.drafts[node_id], checks, self.environment)
             self._report(
                 NodeOutcome(
                     node_id,
@@ -342,23 +388,18 @@ class Run:
                 )
             )
             return scheduler.failed(node_id)
-        attempts = self._options.retry + 1
-        # A process that died is not the node's attempt: that one was repeated above.
-        tried = self._attempts[node_id] - self._deaths.get(node_id, 0)
-        if tried < attempts and self._deaths.get(node_id, 0) < 2 and not self._stop.requested:
-            self._listener(NodeRetried(node_id, self._attempts[node_id] + 1, attempts, failure.message))
-            self._submit(node_id, scheduler, workers, futures)
-            return []
-        problem = self._place_failure(node_id, failure)
+        if self._attempts.may_repeat(node_id) and scheduler.stopped is None:
+            delay = self._attempts.delay(node_id, failure)
+            attempt = self._attempts.count(node_id) + 1
+            self._listener(NodeRetried(node_id, attempt, self._attempts.allowed, failure.message, delay))
+            return scheduler.delayed(node_id)
+        return self._fail(node_id, failure, scheduler)
+
+    def _fail(self, node_id: str, failure: Failure, scheduler: Scheduler) -> list[Command]:
+        problem = failure_problem(self._resolver.executed(node_id), failure)
+        seconds = time.perf_counter() - self._started[node_id][0]
         self._report(NodeOutcome(node_id, "failed", "failed", None, seconds, problems=(problem,)))
         return scheduler.failed(node_id)
-
-    def _why_died(self, node_id: str) -> str:
-        root = self._compiled.project.root
-        log = log_path(root, node_id)
-        if self._compiled.parsed.drafts[node_id].function is None or not log.is_file():
-            return "out of memory? give it fewer workers beside it"
-        return f"out of memory, or a crash in a package; what it printed is in {log.relative_to(root)}"
 
     def _abandon(self, node_id: str, scheduler: Scheduler) -> list[Command]:
         seconds = time.perf_counter() - self._started[node_id][0]
@@ -383,55 +424,9 @@ class Run:
             index = self._reported
         self._listener(NodeFinished(outcome, index, self._to_report))
 
-    def _problems(self, node_id: str, error: Exception) -> tuple[Problem, ...]:
-        found = error.problems() if isinstance(error, SeeknalError) else [Problem(str(error))]
-        return tuple(
-            problem
-            if problem.place
-            else Problem(f"{node_id}: {problem.message}", self._compiled.place(node_id), problem.hint)
-            for problem in found
-        )
-
-    def _check_problems(self, node_id: str, results: tuple[CheckResult, ...]) -> tuple[Problem, ...]:
-        """A problem for each check of severity error that failed, at its place in the file."""
-        draft = self._compiled.parsed.drafts[node_id]
-        problems = [
-            Problem(f"{node_id}: {result.label}: {result.message}", draft.place(*linked.path))
-            for linked, result in zip(draft.checks or draft.audits, results, strict=True)
-            if result.failed_for_good
-        ]
-        if any(result.sample for result in results):
-            environment = "" if self.environment == PRODUCTION else f" --env {self.environment}"
-            hint = f"`seeknal inspect {node_id} --failed{environment}` shows the rows"
-            problems[-1] = replace(problems[-1], hint=hint)
-        return tuple(problems)
-
     def failed_nodes(self) -> dict[str, FailedNode]:
         """What is to be remembered of the nodes whose checks failed in this run."""
-        found = {}
-        for node_id, outcome in self._outcomes.items():
-            if outcome.status != "failed" or not outcome.checks:
-                continue
-            draft = self._compiled.parsed.drafts[node_id]
-            tables = [(name, self._resolver.artifacts[name]) for name in draft.inputs if draft.function is None]
-            if outcome.rejected is not None:
-                tables = [(node_id, outcome.rejected)]
-            checks = [msgspec.to_builtins(linked.check) for linked in draft.checks or draft.audits]
-            results = [kept(result) for result in outcome.checks]
-            found[node_id] = FailedNode(node_id, self.run_id, time.time(), tables, checks, results)
-        return found
-
-    def _place_failure(self, node_id: str, failure: Failure) -> Problem:
-        draft = self._resolver.executed(node_id)
-        if failure.file is not None:
-            return Problem(
-                f"{node_id}: {failure.message}", Place(failure.file, failure.line, failure.column), failure.hint
-            )
-        offset = failure.offset
-        if offset is not None and draft.sql is not None and failure.statement is not None:
-            offset += draft.sql.starts[failure.statement]
-        place = draft.place_in_query(offset) if draft.query else draft.place()
-        return Problem(f"{node_id}: {failure.message}", place, failure.hint)
+        return rejected_nodes(self._compiled, self.run_id, self._outcomes, self._resolver.artifacts)
 
     # the result
 

@@ -10,6 +10,9 @@ from pathlib import Path, PurePosixPath
 
 MOST_WORKERS = 256
 
+#: More workers than this are not started unless they are asked for, however many cores there are.
+MOST_DEFAULT_WORKERS = 4
+
 # Where Linux shows the control groups: of version 2, and of version 1 in a folder for each controller.
 _PROCESS_GROUPS = Path("/proc/self/cgroup")
 _GROUPS = Path("/sys/fs/cgroup")
@@ -56,7 +59,7 @@ def memory_share(busy: int) -> int:
 def usable_memory_bytes() -> int:
     """The memory this process may use: the machine's, or its control groups' limit where that is less. Asked once."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for texts in (_control_group_files("", "memory.max"), _control_group_files("memory", "memory.limit_in_bytes")):
+    for texts in (control_group_texts("", "memory.max"), control_group_texts("memory", "memory.limit_in_bytes")):
         limits += [int(text) for text in texts if text.isdigit()]
     return min(limits)
 
@@ -64,14 +67,19 @@ def usable_memory_bytes() -> int:
 def usable_cores() -> int:
     """How many cores this process may use: its affinity, or its control groups' quota where that is less."""
     limits = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
-    for text in _control_group_files("", "cpu.max"):
+    for text in control_group_texts("", "cpu.max"):
         quota, _, period = text.partition(" ")
         if quota.isdigit() and period.isdigit():
             limits.append(max(1, round(int(quota) / int(period))))
     return min(limits)
 
 
-def _control_group_files(controller: str, name: str) -> list[str]:
+def default_workers() -> int:
+    """How many worker processes a parallel run has where nothing is said."""
+    return min(MOST_DEFAULT_WORKERS, usable_cores())
+
+
+def control_group_texts(controller: str, name: str) -> list[str]:
     """What a file says in the process's control group and in those above it; the version 2 has no ``controller``."""
     try:
         lines = [line.split(":", 2) for line in _PROCESS_GROUPS.read_text().splitlines()]

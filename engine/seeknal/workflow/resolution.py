@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from seeknal.dag.canonical import canonical_sql
+from seeknal.dag.demands import DEMAND_FIELDS
 from seeknal.dag.draft import Draft, node_of, spec_fields
 from seeknal.dag.inference import Inference, NodeAnalysis
 from seeknal.dag.linking import AUDIT_FIELDS
@@ -200,6 +201,7 @@ class Resolver:
         threads: int,
         memory_limit_bytes: int,
         environment: str = PRODUCTION,
+        mutexes: tuple[str, ...] = (),
     ) -> Task:
         """Everything a worker needs to execute a node that was decided to be a miss."""
         draft = self.executed(node_id)
@@ -229,6 +231,7 @@ class Resolver:
             function=draft.function,
             checks=tuple(linked.check for linked in (draft.checks or draft.audits)),
             output=self._decisions[node_id].artifact,
+            mutexes=mutexes,
         )
 
     # reasons
@@ -305,8 +308,8 @@ def _said(config: dict[str, object]) -> dict[str, object]:
     return {
         key: canonical_sql(value) if key == "transform" and isinstance(value, str) else value
         for key, value in config.items()
-        # They are about the output, and are not part of what makes it.
-        if key not in AUDIT_FIELDS
+        # They are about the output or the machine, and are not part of what makes it.
+        if key not in AUDIT_FIELDS and key not in DEMAND_FIELDS
     }
 
 

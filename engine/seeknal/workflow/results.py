@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from seeknal.errors import DeliveryError, Problem
+from seeknal.workflow.limits import default_workers
 from seeknal.workflow.selection import Filters
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class RunOptions:
     continue_on_error: bool = False
     retry: int = 0
     parallel: bool = False
-    max_workers: int = 4
+    max_workers: int = field(default_factory=default_workers)
     run_id: str | None = None
 
 

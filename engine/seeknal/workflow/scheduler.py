@@ -2,13 +2,17 @@
 
 It knows no process, no clock and no disk, so a test can drive it through any history. A node's life:
 
-    WAITING ──► RESOLVING ──► CACHED
-       │            └───────► QUEUED ──► RUNNING ──► SUCCESS
-       │                        │           └──────► FAILED
-       └────────────────────────┴──────────────────► SKIPPED
+    WAITING ──► RESOLVING ──► CACHED   ┌── DELAYED ──┐
+       │            │                  ▼             │
+       │            └───────────────► QUEUED ──► RUNNING ──► SUCCESS
+       │                               │             └─────► FAILED
+       └───────────────────────────────┴───────────────────► SKIPPED
 
 - *resolving*: the inputs are done, so the fingerprint can be computed and the cache asked; costs no slot.
-- *queued*: must be executed, waits for a slot; longest remaining path first.
+- *queued*: must be executed, waits for what it needs of the capacity; longest remaining path first. The first in the
+  queue is waited for, or small nodes would hold up a large one for ever; only one that needs a taken mutex is passed
+  over.
+- *delayed*: failed, and will be tried again after a while; holds nothing meanwhile.
 - *skipped*: an input failed or was skipped, or the run stopped before the node's turn.
 """
 
@@ -16,8 +20,13 @@ from __future__ import annotations
 
 import enum
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+from seeknal.workflow.capacity import Capacity
+
+# What is done first comes first: the longest remaining path, then the order of the project.
+_Entry = tuple[float, int, str]
 
 
 class NodeState(enum.Enum):
@@ -25,6 +34,7 @@ class NodeState(enum.Enum):
     RESOLVING = "resolving"
     QUEUED = "queued"
     RUNNING = "running"
+    DELAYED = "delayed"
     CACHED = "cached"
     SUCCESS = "success"
     FAILED = "failed"
@@ -71,18 +81,19 @@ class Scheduler:
     """The state of one run over one DAG.
 
     ``inputs`` gives each node's inputs, in topological order of nodes. ``weights`` are expected durations in
-    seconds. At most ``slots`` nodes run at a time.
+    seconds. What runs at a time fits into ``capacity``; a number stands for that many slots.
     """
 
     def __init__(
         self,
         inputs: Mapping[str, Sequence[str]],
-        slots: int,
+        capacity: Capacity | int,
         weights: Mapping[str, float] | None = None,
         *,
         continue_on_error: bool = False,
     ) -> None:
-        self.slots = slots
+        self.capacity = Capacity(capacity) if isinstance(capacity, int) else capacity
+        self.slots = self.capacity.slots
         self.continue_on_error = continue_on_error
         self.state = dict.fromkeys(inputs, NodeState.WAITING)
         self.running = 0
@@ -97,7 +108,9 @@ class Scheduler:
                 self._readers[name].append(node_id)
         self._order = {node_id: index for index, node_id in enumerate(inputs)}
         self._priority = self._remaining_paths(weights or {})
-        self._queue: list[tuple[float, int, str]] = []
+        self._queue: list[_Entry] = []
+        # Those that wait for a mutex, which the first of them gets.
+        self._parked: dict[str, list[_Entry]] = {}
 
     def _remaining_paths(self, weights: Mapping[str, float]) -> dict[str, float]:
         """How long each node and the longest chain behind it take; all alike where nothing can overlap."""
@@ -126,7 +139,7 @@ class Scheduler:
         if self.stopped is not None:
             return self.dropped(node_id, self.stopped)
         self._move(node_id, NodeState.RESOLVING, NodeState.QUEUED)
-        heapq.heappush(self._queue, (-self._priority[node_id], self._order[node_id], node_id))
+        self._enqueue(node_id)
         return self._fill()
 
     def dropped(self, node_id: str, because: str) -> list[Command]:
@@ -136,25 +149,34 @@ class Scheduler:
 
     def succeeded(self, node_id: str) -> list[Command]:
         """A worker finished the node."""
-        self._move(node_id, NodeState.RUNNING, NodeState.SUCCESS)
-        self.running -= 1
+        self._end(node_id, NodeState.SUCCESS)
         return [*self._release(node_id), *self._fill()]
 
     def failed(self, node_id: str) -> list[Command]:
         """The node failed for good, running or before it could."""
         before = self.state[node_id]
-        if before is NodeState.RESOLVING:
+        if before in (NodeState.RESOLVING, NodeState.DELAYED):
             self._move(node_id, before, NodeState.FAILED)
         else:
-            self._move(node_id, NodeState.RUNNING, NodeState.FAILED)
-            self.running -= 1
+            self._end(node_id, NodeState.FAILED)
         commands = self._skip_descendants(node_id, f"{node_id} failed")
         if not self.continue_on_error:
             commands += self.stop(f"not started, because {node_id} failed")
         return [*commands, *self._fill()]
 
+    def delayed(self, node_id: str) -> list[Command]:
+        """A node failed, and is to be tried again later."""
+        self._end(node_id, NodeState.DELAYED)
+        return self._fill()
+
+    def due(self, node_id: str) -> list[Command]:
+        """A delayed node can be tried again. Not after a stop: then it ``failed``."""
+        self._move(node_id, NodeState.DELAYED, NodeState.QUEUED)
+        self._enqueue(node_id)
+        return self._fill()
+
     def stop(self, because: str) -> list[Command]:
-        """Start nothing more; what runs may finish. Stopping twice changes nothing."""
+        """Start nothing more; what runs may finish, what is delayed is the caller's to fail. Twice changes nothing."""
         if self.stopped is not None:
             return []
         self.stopped = because
@@ -164,6 +186,7 @@ class Scheduler:
                 self._move(node_id, state, NodeState.SKIPPED, because)
                 commands.append(Skip(node_id, because))
         self._queue.clear()
+        self._parked.clear()
         return commands
 
     # asking
@@ -175,7 +198,7 @@ class Scheduler:
 
     @property
     def waiting_for_a_slot(self) -> int:
-        """How many nodes could run if there were more slots."""
+        """How many nodes could run if there were more slots; those that wait for a mutex could not."""
         return len(self._queue)
 
     def validate(self) -> None:
@@ -184,14 +207,23 @@ class Scheduler:
         self._insist(over + self._open == len(self.state), "the count of open nodes and their states disagree")
         running = [node_id for node_id, state in self.state.items() if state is NodeState.RUNNING]
         self._insist(len(running) == self.running <= self.slots, "running nodes and slots disagree")
+        self._insist(bool(running) or self.capacity.is_free, "capacity is held by nobody")
         queued = {node_id for node_id, state in self.state.items() if state is NodeState.QUEUED}
-        self._insist(queued == {entry[2] for entry in self._queue}, "queue and states disagree")
-        self._insist(not queued or self.running == self.slots, "a node waits although a slot is free")
+        parked = [entry[2] for entries in self._parked.values() for entry in entries]
+        self._insist(queued == {*(entry[2] for entry in self._queue), *parked}, "queue and states disagree")
+        if self._queue:
+            first = self._queue[0][2]
+            waits = not self.capacity.has_room(first) or self.capacity.taken_mutex(first) is not None
+            self._insist(waits, f"{first} waits although there is room for it")
+        for name, entries in self._parked.items():
+            comes = self.capacity.is_held(name) or bool(self._queue)
+            self._insist(not entries or comes, f"{entries} wait for {name}, which is free")
         for node_id, readers in self._readers.items():
             for reader in readers:
                 started = self.state[reader] not in (NodeState.WAITING, NodeState.SKIPPED)
                 self._insist(not started or self.state[node_id] in DONE, f"{reader} started before {node_id} was done")
-        if not self.running and not queued and NodeState.RESOLVING not in self.state.values():
+        waiting = {NodeState.RESOLVING, NodeState.DELAYED}
+        if not self.running and not queued and waiting.isdisjoint(self.state.values()):
             self._insist(self.finished, "nothing can happen any more, but nodes wait")
 
     # inside
@@ -208,15 +240,40 @@ class Scheduler:
                 commands.append(self._resolve(reader))
         return commands
 
+    def _enqueue(self, node_id: str) -> None:
+        heapq.heappush(self._queue, (-self._priority[node_id], self._order[node_id], node_id))
+
     def _fill(self) -> list[Command]:
         commands: list[Command] = []
-        while self._queue and self.running < self.slots:
-            node_id = heapq.heappop(self._queue)[2]
+        while self._queue:
+            node_id = self._queue[0][2]
+            mutex = self.capacity.taken_mutex(node_id)
+            if mutex is not None:
+                heapq.heappush(self._parked.setdefault(mutex, []), heapq.heappop(self._queue))
+                # It may have been called for another mutex, which is free still.
+                self._call(name for name in self.capacity.mutexes(node_id) if not self.capacity.is_held(name))
+                continue
+            if not self.capacity.has_room(node_id):
+                break
+            heapq.heappop(self._queue)
             self._move(node_id, NodeState.QUEUED, NodeState.RUNNING)
+            self.capacity.take(node_id)
             self.running += 1
             self.most_running = max(self.most_running, self.running)
             commands.append(Execute(node_id))
         return commands
+
+    def _end(self, node_id: str, new: NodeState) -> None:
+        self._move(node_id, NodeState.RUNNING, new)
+        self.running -= 1
+        self.capacity.give_back(node_id)
+        self._call(self.capacity.mutexes(node_id))
+
+    def _call(self, mutexes: Iterable[str]) -> None:
+        """Let the first that waits for each of these mutexes into the queue."""
+        for name in mutexes:
+            if self._parked.get(name):
+                heapq.heappush(self._queue, heapq.heappop(self._parked[name]))
 
     def _skip_descendants(self, node_id: str, because: str) -> list[Command]:
         commands: list[Command] = []

@@ -6,14 +6,16 @@ writes the blob, then the action record, so its work counts even if the caller d
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import threading
 import time
-from multiprocessing import active_children, connection, parent_process, util
+from collections.abc import Iterator
+from multiprocessing import connection, parent_process, util
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
@@ -73,6 +75,9 @@ def start_worker() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     util.Finalize(None, _end_worker, exitpriority=sys.maxsize)
+    with contextlib.suppress(OSError):
+        # A group of its own: whatever the node's code starts ends with the worker.
+        os.setpgid(0, 0)
     if os.environ.get("PYTHONSAFEPATH") == SAFE_PATH:
         # Meant for the fork server, not for programs that code of the user's may start.
         del os.environ["PYTHONSAFEPATH"]
@@ -82,7 +87,7 @@ def start_worker() -> None:
 
         def follow_parent() -> None:
             connection.wait([sentinel])
-            os._exit(1)
+            _end_group()
 
         threading.Thread(target=follow_parent, daemon=True).start()
 
@@ -90,17 +95,40 @@ def start_worker() -> None:
 def _end_worker() -> None:
     """End this process, which has nothing to do any more, at once.
 
-    Python would wait for threads and processes that code of the user's started, as long as they like.
+    Python would wait for threads that code of the user's started, as long as they like.
     """
-    for child in active_children():
-        child.terminate()
+    _end_group()
+
+
+def _end_group() -> NoReturn:
+    """End this process at once, and all that code of the user's started in its process group."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
     os._exit(0)
 
 
 def execute_task(data: bytes) -> bytes:
     """Execute an encoded Task; gives an encoded Outcome. Raises only what is a bug."""
     task = _task_decoder.decode(data)
-    return _encode(execute(task))
+    with _holding(task):
+        return _encode(execute(task))
+
+
+@contextlib.contextmanager
+def _holding(task: Task) -> Iterator[None]:
+    """Hold the task's mutexes against other runs of the project; this run starts no two tasks that share one."""
+    if not task.mutexes:
+        yield
+        return
+    from seeknal.state.locks import FileLock
+
+    with contextlib.ExitStack() as held:
+        # In one order everywhere, so that no two wait for each other.
+        for name in sorted(task.mutexes):
+            lock = FileLock(Path(task.store_root) / "locks" / f"mutex-{name.lower()}.lock", task.node_id)
+            lock.acquire(float("inf"))
+            held.callback(lock.release)
+        yield
 
 
 def _insist_on_identity(task: Task, bench: Workbench) -> None:

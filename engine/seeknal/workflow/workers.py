@@ -18,19 +18,17 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future
 from multiprocessing import context
 from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Any, Protocol
 
-from seeknal.workflow.worker import SAFE_PATH, close_workbenches, execute_task, start_worker
+from seeknal.workflow.worker import SAFE_PATH, close_workbenches, execute_task
+from seeknal.workflow.worker_process import Death, WorkerProcess
 
 # What a fork server imports once, for all workers.
 _PRELOADED = ["duckdb", "seeknal.nodes.registry", "seeknal.nodes.workbench", "seeknal.workflow.workers"]
-
-# A process that ended is buried at once, but its last words may be slow to write.
-_LONGEST_BURIAL_SECONDS = 5.0
 
 # Before each try to start a process.
 _PAUSES_SECONDS = (0.0, 0.05, 0.2, 1.0)
@@ -45,16 +43,24 @@ class Workers(Protocol):
         """Begin a task. The caller keeps to ``slots``. A future that raises BrokenExecutor lost its process."""
         ...
 
-    def how_it_ended(self, future: Future[bytes]) -> str:
-        """How the process ended that a future lost: a signal's name or an exit code; empty where that is not known."""
-        ...
+    def look(self) -> None:
+        """Notice how much memory the tasks use now; called again and again while they are executed."""
+        return
+
+    def end(self, future: Future[bytes]) -> bool:
+        """End what executes a task at once. The future raises BrokenExecutor then; False where that is not possible."""
+        return False
+
+    def death(self, future: Future[bytes]) -> Death:
+        """How the process ended of a task whose future raised BrokenExecutor."""
+        return Death()
 
     def close(self, *, kill: bool = False) -> None:
         """End all processes; with ``kill`` at once, whatever they do."""
         ...
 
 
-class Inline:
+class Inline(Workers):
     """Executes in this process, within ``submit``. Closing it closes the connections that this opened."""
 
     slots = 1
@@ -67,14 +73,11 @@ class Inline:
             future.set_exception(error)
         return future
 
-    def how_it_ended(self, future: Future[bytes]) -> str:
-        return ""
-
     def close(self, *, kill: bool = False) -> None:
         close_workbenches()
 
 
-class External:
+class External(Workers):
     """Somebody else's executor, used ``slots`` tasks at a time. It is left open."""
 
     def __init__(self, executor: Executor, slots: int) -> None:
@@ -84,34 +87,33 @@ class External:
     def submit(self, task: bytes) -> Future[bytes]:
         return self._executor.submit(execute_task, task)
 
-    def how_it_ended(self, future: Future[bytes]) -> str:
-        return ""
-
     def close(self, *, kill: bool = False) -> None:
         pass
 
 
-class ProcessWorkers:
-    """Up to ``slots`` worker processes, each started when it is first needed and kept warm until the end."""
+class ProcessWorkers(Workers):
+    """Up to ``slots`` worker processes, each started when it is first needed and kept warm until the end.
 
-    def __init__(self, slots: int) -> None:
+    One that has grown beyond ``heavy_bytes`` (0: whatever it is) ends after its task, and another takes its place.
+    """
+
+    def __init__(self, slots: int, *, heavy_bytes: int = 0) -> None:
         self.slots = slots
+        self._heavy_bytes = heavy_bytes
         self._context = _context()
-        self._idle: list[ProcessPoolExecutor] = []
-        self._busy: dict[Future[bytes], ProcessPoolExecutor] = {}
-        # Whose process each of them is: an executor forgets it when it breaks.
-        self._process: dict[ProcessPoolExecutor, BaseProcess] = {}
-        self._ends: dict[Future[bytes], str] = {}
+        self._idle: list[WorkerProcess] = []
+        self._busy: dict[Future[bytes], WorkerProcess] = {}
+        self._dead: dict[Future[bytes], WorkerProcess] = {}
 
     def submit(self, task: bytes) -> Future[bytes]:
         self._reclaim()
         while self._idle:
-            executor = self._idle.pop()
+            worker = self._idle.pop()
             try:
-                return self._give(executor, task)
+                return self._give(worker, task)
             except BrokenExecutor:
                 # Its process died while it had nothing to do, which is no task's fault.
-                self._discard(executor)
+                worker.close(wait=False)
         return self._give_new(task)
 
     def _give_new(self, task: bytes) -> Future[bytes]:
@@ -119,76 +121,65 @@ class ProcessWorkers:
         problem: Exception | None = None
         for pause_seconds in _PAUSES_SECONDS:
             time.sleep(pause_seconds)
-            executor = ProcessPoolExecutor(max_workers=1, mp_context=self._context, initializer=start_worker)
+            worker = WorkerProcess(self._context)
             try:
-                return self._give(executor, task)
+                return self._give(worker, task)
             except (EOFError, OSError) as error:
-                self._discard(executor)
+                worker.close(wait=False)
                 problem = error
         future: Future[bytes] = Future()
         future.set_exception(BrokenExecutor(f"no process could be started: {problem}"))
         return future
 
-    def _give(self, executor: ProcessPoolExecutor, task: bytes) -> Future[bytes]:
-        future = executor.submit(execute_task, task)
-        self._busy[future] = executor
-        self._process.update((executor, process) for process in list((executor._processes or {}).values()))
+    def look(self) -> None:
+        for worker in self._busy.values():
+            worker.look()
+
+    def end(self, future: Future[bytes]) -> bool:
+        worker = self._busy.get(future)
+        if worker is not None:
+            worker.kill()
+        return worker is not None
+
+    def death(self, future: Future[bytes]) -> Death:
+        self._reclaim()
+        worker = self._dead.pop(future, None)
+        return worker.death() if worker is not None else Death()
+
+    def _give(self, worker: WorkerProcess, task: bytes) -> Future[bytes]:
+        future = worker.submit(task)
+        self._busy[future] = worker
         return future
 
     def _reclaim(self) -> None:
         for future in [future for future in self._busy if future.done()]:
-            executor = self._busy.pop(future)
+            worker = self._busy.pop(future)
             if future.cancelled() or isinstance(future.exception(), BrokenExecutor):
-                self._ends[future] = self._end_of(executor)
-                self._discard(executor)
+                self._dead[future] = worker
+                worker.close(wait=False)
+            elif self._is_heavy(worker):
+                worker.close(wait=False)
             else:
-                self._idle.append(executor)
+                self._idle.append(worker)
 
-    def _discard(self, executor: ProcessPoolExecutor) -> None:
-        self._process.pop(executor, None)
-        executor.shutdown(wait=False, cancel_futures=True)
-
-    def how_it_ended(self, future: Future[bytes]) -> str:
-        self._reclaim()
-        return self._ends.pop(future, "")
-
-    def _end_of(self, executor: ProcessPoolExecutor) -> str:
-        process = self._process.get(executor)
-        if process is None:
-            return ""
-        manager: Any = executor._executor_manager_thread
-        if manager is not None:
-            # It waits for the process as well, and only one of two who wait is told how that ended.
-            manager.join(_LONGEST_BURIAL_SECONDS)
-        code = process.exitcode
-        # 255 stands for a process whose fork server is gone, too.
-        if code is None or code == 255:
-            return ""
-        return _signal_name(-code) if code < 0 else f"exit code {code}"
+    def _is_heavy(self, worker: WorkerProcess) -> bool:
+        return bool(self._heavy_bytes) and worker.resident_bytes() > self._heavy_bytes
 
     def processes(self) -> list[BaseProcess]:
         """The worker processes that live now."""
-        executors = [*self._idle, *self._busy.values()]
-        # A copy, because an executor whose process dies changes its own.
-        return [process for executor in executors for process in list((executor._processes or {}).values())]
+        found = [worker.process for worker in [*self._idle, *self._busy.values()]]
+        return [process for process in found if process is not None]
 
     def close(self, *, kill: bool = False) -> None:
+        workers = [*self._idle, *self._busy.values()]
         if kill:
-            for process in self.processes():
-                process.kill()
-        for executor in [*self._idle, *self._busy.values()]:
-            executor.shutdown(wait=not kill, cancel_futures=True)
+            for worker in workers:
+                worker.kill()
+        for worker in workers:
+            worker.close(wait=not kill)
         self._idle.clear()
         self._busy.clear()
-        self._process.clear()
-        self._ends.clear()
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
+        self._dead.clear()
 
 
 class _ForkServerProcess(context.ForkServerProcess):

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from seeknal.dag.demands import NO_DEMANDS, Demands
+from seeknal.workflow.capacity import Capacity
 from seeknal.workflow.scheduler import (
     DONE,
     OVER,
@@ -56,8 +58,10 @@ class History:
 
     dag: Dag
     scheduler: Scheduler
+    demands: dict[str, Demands] = field(default_factory=dict)
     resolving: set[str] = field(default_factory=set)
     running: set[str] = field(default_factory=set)
+    delayed: set[str] = field(default_factory=set)
     done: set[str] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
     dropped: set[str] = field(default_factory=set)
@@ -78,14 +82,15 @@ class History:
             elif isinstance(command, Execute):
                 assert not self.stopped
                 assert node_id in self.missed
-                assert node_id not in self.executed
+                assert node_id not in self.running | self.done | self.failed | self.delayed
                 self.running.add(node_id)
                 self.executed.append(node_id)
             else:
                 assert isinstance(command, Skip)
                 assert command.because
-                assert node_id not in self.executed
+                assert node_id not in self.running | self.done | self.failed
                 self.skipped[node_id] = command.because
+        self.insist_on_demands()
         assert len(self.running) <= self.scheduler.slots
         assert self.scheduler.running == len(self.running)
         self.scheduler.validate()
@@ -93,10 +98,20 @@ class History:
         assert {node_id for node_id, state in self.scheduler.state.items() if state in OVER} == over
         assert self.scheduler.finished == (len(over) == len(self.dag))
 
+    def insist_on_demands(self) -> None:
+        """What runs together fits together; one node alone always does."""
+        running = [self.demands.get(node_id, NO_DEMANDS) for node_id in self.running]
+        held = [name for demands in running for name in demands.mutexes]
+        assert len(held) == len(set(held))
+        if len(running) > 1:
+            assert sum(demands.slots for demands in running) <= self.scheduler.slots
+            assert sum(demands.memory_bytes for demands in running) <= self.scheduler.capacity.memory_bytes
+
     def answer(self, node_id: str, event: str) -> None:
         """Tell the scheduler what became of a node."""
         self.resolving.discard(node_id)
         self.running.discard(node_id)
+        self.delayed.discard(node_id)
         if event == "miss":
             self.missed.add(node_id)
             self.obey(self.scheduler.miss(node_id))
@@ -106,6 +121,11 @@ class History:
         elif event == "succeeded":
             self.done.add(node_id)
             self.obey(self.scheduler.succeeded(node_id))
+        elif event == "delayed":
+            self.delayed.add(node_id)
+            self.obey(self.scheduler.delayed(node_id))
+        elif event == "due":
+            self.obey(self.scheduler.due(node_id))
         elif event == "dropped":
             self.dropped.add(node_id)
             self.obey(self.scheduler.dropped(node_id, "nobody wants it"))
@@ -121,11 +141,14 @@ class History:
     def live(self, random: Random, resolved: list[str], ran: list[str], stop_chance: float = 0.0) -> None:
         """Let random things happen in random order until nothing is left to happen."""
         self.obey(self.scheduler.start())
-        while self.resolving or self.running:
+        while self.resolving or self.running or self.delayed:
             if random.random() < stop_chance:
                 self.stop()
-            node_id = random.choice(sorted(self.resolving | self.running))
-            self.answer(node_id, random.choice(resolved if node_id in self.resolving else ran))
+            node_id = random.choice(sorted(self.resolving | self.running | self.delayed))
+            if node_id in self.delayed:
+                self.answer(node_id, "failed" if self.stopped else "due")
+            else:
+                self.answer(node_id, random.choice(resolved if node_id in self.resolving else ran))
 
 
 def history(dag: Dag, slots: int = 2, **options: Any) -> History:
@@ -134,6 +157,12 @@ def history(dag: Dag, slots: int = 2, **options: Any) -> History:
 
 randoms = st.randoms(use_true_random=False)
 slot_counts = st.integers(1, 4)
+demanding = st.builds(
+    Demands,
+    memory_bytes=st.integers(0, 6),
+    slots=st.integers(1, 5),
+    mutexes=st.lists(st.sampled_from("xyz"), max_size=3, unique=True).map(lambda names: tuple(sorted(names))),
+)
 
 
 @settings(max_examples=200)
@@ -142,9 +171,11 @@ def test_every_history_ends_with_every_node_over(
     dag: Dag, slots: int, continue_on_error: bool, random: Random, stop_chance: float, data: st.DataObject
 ) -> None:
     resolved = data.draw(st.lists(st.sampled_from(["hit", "miss", "dropped", "failed"]), min_size=1))
-    ran = data.draw(st.lists(st.sampled_from(["succeeded", "failed"]), min_size=1))
+    ran = [*data.draw(st.lists(st.sampled_from(["succeeded", "failed", "delayed"]))), "succeeded"]
     weights = {node_id: random.random() for node_id in dag if random.random() < 0.5}
-    lived = history(dag, slots, weights=weights, continue_on_error=continue_on_error)
+    demands = {node_id: data.draw(demanding) for node_id in dag if random.random() < 0.5}
+    scheduler = Scheduler(dag, Capacity(slots, 4, demands), weights, continue_on_error=continue_on_error)
+    lived = History(dag, scheduler, demands)
     lived.live(random, resolved, ran, stop_chance)
     assert lived.scheduler.finished
     assert lived.scheduler.most_running <= slots
@@ -231,6 +262,57 @@ class TestOrder:
         lived.answer("b", "succeeded")
         assert len(lived.running) == 3
         assert lived.scheduler.most_running == 3
+
+
+class TestDemands:
+    def test_large_node_is_not_overtaken_for_ever(self) -> None:
+        dag: Dag = {name: [] for name in "abcd"}
+        demands = {"c": Demands(slots=2)}
+        scheduler = Scheduler(dag, Capacity(2, 0, demands), {"a": 9, "b": 8, "c": 5, "d": 1})
+        lived = History(dag, scheduler, demands)
+        lived.obey(scheduler.start())
+        for node_id in dag:
+            lived.answer(node_id, "miss")
+        lived.answer("a", "succeeded")
+        assert lived.executed == ["a", "b"]
+        lived.answer("b", "succeeded")
+        assert lived.executed == ["a", "b", "c"]
+
+    def test_nodes_that_wait_for_a_mutex_are_overtaken(self) -> None:
+        dag: Dag = {name: [] for name in "abcd"}
+        demands = dict.fromkeys("abc", Demands(mutexes=("warehouse",)))
+        scheduler = Scheduler(dag, Capacity(2, 0, demands), {"a": 9, "b": 8, "c": 5, "d": 1})
+        lived = History(dag, scheduler, demands)
+        lived.obey(scheduler.start())
+        for node_id in dag:
+            lived.answer(node_id, "miss")
+        assert lived.executed == ["a", "d"]
+        assert not scheduler.waiting_for_a_slot
+        lived.answer("a", "succeeded")
+        assert lived.executed == ["a", "d", "b"]
+
+    def test_more_than_there_is_means_all_of_it(self) -> None:
+        dag: Dag = {"a": [], "b": []}
+        demands = {"a": Demands(memory_bytes=10**15, slots=99)}
+        scheduler = Scheduler(dag, Capacity(4, 1000, demands), {"a": 9})
+        lived = History(dag, scheduler, demands)
+        lived.obey(scheduler.start())
+        lived.answer("a", "miss")
+        lived.answer("b", "miss")
+        assert lived.executed == ["a"]
+
+    def test_delayed_node_holds_nothing(self) -> None:
+        dag: Dag = {"a": [], "b": [], "c": []}
+        demands = dict.fromkeys("ab", Demands(slots=2, mutexes=("x",)))
+        lived = History(dag, Scheduler(dag, Capacity(2, 0, demands)), demands)
+        lived.obey(lived.scheduler.start())
+        lived.answer("a", "miss")
+        lived.answer("b", "miss")
+        lived.answer("a", "delayed")
+        assert lived.executed == ["a", "b"]
+        lived.answer("a", "due")
+        lived.answer("b", "succeeded")
+        assert lived.executed == ["a", "b", "a"]
 
 
 class TestStopping:

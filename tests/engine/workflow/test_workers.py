@@ -23,6 +23,7 @@ from seeknal.store.objects import Artifact
 from seeknal.store.store import Store
 from seeknal.workflow import worker
 from seeknal.workflow.worker import Outcome, close_workbenches, decode_outcome, execute
+from seeknal.workflow.worker_process import Death
 from seeknal.workflow.workers import External, Inline, ProcessWorkers, Workers
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -189,10 +190,10 @@ class TestProcesses:
         self, store: Store, workers: ProcessWorkers
     ) -> None:
         artifact(workers.submit(encoded(store)))
-        (executor,) = workers._busy.values()
+        (waiting,) = workers._busy.values()
         (pid,) = pids(workers)
         os.kill(pid, signal.SIGKILL)
-        assert until(lambda: bool(executor._broken))
+        assert until(lambda: bool(waiting._executor._broken))
         assert artifact(workers.submit(encoded(store, "SELECT 2 AS a"))).row_count == 1
         assert pid not in pids(workers)
 
@@ -212,7 +213,7 @@ class TestProcesses:
         os.kill(pids(workers)[0], number)
         with pytest.raises(BrokenExecutor):
             future.result(PATIENCE_SECONDS)
-        assert workers.how_it_ended(future) == end
+        assert str(workers.death(future)) == f"its worker process died ({end})"
 
     def test_end_of_the_fork_server_costs_what_was_running_and_no_more(
         self, store: Store, workers: ProcessWorkers
@@ -221,7 +222,7 @@ class TestProcesses:
         os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)  # type: ignore[attr-defined]
         with pytest.raises(BrokenExecutor):
             future.result(PATIENCE_SECONDS)
-        assert workers.how_it_ended(future) == ""
+        assert workers.death(future) == Death()
         assert artifact(workers.submit(encoded(store))).row_count == 1
 
     def test_process_that_cannot_be_started_is_one_that_died(
@@ -235,7 +236,7 @@ class TestProcesses:
             future = workers.submit(encoded(store))
         with pytest.raises(BrokenExecutor, match="no process could be started"):
             future.result(PATIENCE_SECONDS)
-        assert workers.how_it_ended(future) == ""
+        assert workers.death(future) == Death()
         assert artifact(workers.submit(encoded(store))).row_count == 1
 
     def test_interrupt_from_the_keyboard_is_left_to_the_caller(self, store: Store, workers: ProcessWorkers) -> None:

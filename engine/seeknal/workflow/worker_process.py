@@ -1,0 +1,162 @@
+"""One worker process behind an executor of its own: its memory, its end, and what the system tells of both.
+
+- *peak*: the most memory that the process was seen to use; a short rise between two looks is missed.
+- *death*: how a process ended that should not have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from seeknal.dag.quantity import size_text
+from seeknal.workflow.limits import control_group_texts
+from seeknal.workflow.worker import execute_task, start_worker
+
+_CRASHES = frozenset(
+    getattr(signal, name)
+    for name in ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGSYS")
+    if hasattr(signal, name)
+)
+
+# A process that ended is buried at once, but not always noticed at once.
+_LONGEST_BURIAL_SECONDS = 5.0
+
+# What multiprocessing says of a process whose end only a fork server knew that is gone, too.
+_FORK_SERVER_GONE = 255
+
+
+@dataclass(frozen=True)
+class Death:
+    """How a worker process ended. ``exit_code`` is negative for a signal, None where it cannot be told.
+
+    ``memory_ran_out``: the system ended a process for want of memory while this one lived.
+    """
+
+    exit_code: int | None = None
+    peak_bytes: int = 0
+    memory_ran_out: bool = False
+
+    def __str__(self) -> str:
+        return self.told()
+
+    def told(self, times: str = "") -> str:
+        """What happened, ``times`` over: ``twice``, say."""
+        return " ".join(filter(None, ("its worker process died", times, f"({self.how})" if self.how else "")))
+
+    @property
+    def how(self) -> str:
+        """The signal's name, or the exit code; empty where it cannot be told."""
+        if self.exit_code is None:
+            return ""
+        if self.exit_code >= 0:
+            return f"exit code {self.exit_code}"
+        try:
+            return signal.Signals(-self.exit_code).name
+        except ValueError:
+            return f"signal {-self.exit_code}"
+
+    @property
+    def likely_cause(self) -> str:
+        """What most probably ended it, how much memory it was seen to use, and what to do."""
+        used = f"; it was seen to use {size_text(self.peak_bytes)} of memory" if self.peak_bytes else ""
+        return self._cause() + used
+
+    def _cause(self) -> str:
+        if self.exit_code is not None and self.exit_code >= 0:
+            return "code that the node runs ended the process, with os._exit or the like"
+        if self.exit_code is not None and -self.exit_code in _CRASHES:
+            return "a crash in a package's native code"
+        if self.memory_ran_out:
+            return "memory ran out, and the system ends processes then: use fewer workers, or `resources: {memory: …}`"
+        return "out of memory? give it fewer workers beside it"
+
+
+class WorkerProcess:
+    """An executor of one process, which executes one task at a time. The process starts with the first task."""
+
+    def __init__(self, context: BaseContext) -> None:
+        self._executor = ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=start_worker)
+        self._process: BaseProcess | None = None
+        self._manager: Any = None
+        self._peak_bytes = 0
+        self._kills_before = _kills_for_want_of_memory()
+
+    def submit(self, task: bytes) -> Future[bytes]:
+        """Begin a task. Raises BrokenExecutor where the process died while it had nothing to do."""
+        future = self._executor.submit(execute_task, task)
+        self._process = self._process or self.process
+        # An executor that is shut down forgets it.
+        self._manager = self._executor._executor_manager_thread
+        self._peak_bytes = 0
+        return future
+
+    @property
+    def process(self) -> BaseProcess | None:
+        """The process, None before the first task and once the executor noticed that it died.
+
+        Asking the process itself would read its exit code, which the executor's own thread waits for.
+        """
+        # A copy, because an executor whose process dies changes its own.
+        return next(iter(list((self._executor._processes or {}).values())), None)
+
+    def look(self) -> None:
+        """Notice how much memory it uses now."""
+        self._peak_bytes = max(self._peak_bytes, self.resident_bytes())
+
+    def resident_bytes(self) -> int:
+        """The memory that it uses now; 0 where that cannot be told."""
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            if self._process is not None:
+                pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
+                return pages * os.sysconf("SC_PAGE_SIZE")
+        return 0
+
+    def death(self) -> Death:
+        """How the process ended. It has: its future raised BrokenExecutor."""
+        # The executor's own thread waits for the process as well, and the exit code can be read once.
+        if self._manager is not None:
+            self._manager.join(_LONGEST_BURIAL_SECONDS)
+        code = self._process.exitcode if self._process is not None else None
+        if code == _FORK_SERVER_GONE:
+            code = None
+        return Death(code, self._peak_bytes, _kills_for_want_of_memory() > self._kills_before)
+
+    def kill(self) -> None:
+        """End the process at once, and what it started."""
+        if self._process is None or self._process.pid is None:
+            return
+        with contextlib.suppress(OSError):
+            # A worker leads a process group of its own once it has begun (see start_worker).
+            if os.getpgid(self._process.pid) == self._process.pid:
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
+
+    def close(self, *, wait: bool) -> None:
+        """Let the process end when it is done."""
+        self._executor.shutdown(wait=wait, cancel_futures=True)
+
+
+def _kills_for_want_of_memory() -> int:
+    """How many processes the system ended for want of memory: on the machine, or in this control group."""
+    count = 0
+    for text in (*control_group_texts("", "memory.events"), _text(Path("/proc/vmstat"))):
+        for line in text.splitlines():
+            name, _, number = line.partition(" ")
+            if name == "oom_kill" and number.isdigit():
+                count += int(number)
+    return count
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
