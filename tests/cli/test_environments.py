@@ -122,8 +122,10 @@ def test_a_promotion_over_a_production_that_moved_is_refused_and_says_what_moved
     answer = shop.seeknal("promote", "dev")
     assert answer.code == 4
     (error,) = answer.errors
-    assert error.startswith("production moved since this environment was planned (run by ")
-    assert "source.orders" in error
+    head = shop.ok("env", "history", "prod", "--json").document["history"][0]
+    assert error.startswith(f"production moved to {head['snapshot'][:12]} (run, by {head['created_by']}, 20")
+    assert "UTC; nodes that differ: source.orders" in error
+    assert error.endswith("since 'dev' was planned")
     assert "seeknal plan dev" in answer.stderr
     assert shop.state(".") == before
     shop.ok("promote", "dev", "--force")
@@ -240,6 +242,7 @@ def test_environments_whose_names_begin_alike_do_not_meet(shop: Project, name: s
 def test_the_list_is_a_table_with_production_last(shop: Project) -> None:
     lines = shop.ok("env", "list").stdout.splitlines()
     assert lines[0] == "Virtual Environments"
+    assert lines.pop().endswith("Times are in UTC")
     assert [line.split("|")[0].strip() for line in lines[2:] if "---" not in line] == ["Environment", "dev", "prod"]
     assert len({line.index("|") for line in lines[2:]}) == 1
 
@@ -285,7 +288,9 @@ def test_what_another_process_is_at_work_on_is_busy(shop: Project, environment: 
         before = shop.kept_state()
         answer = shop.seeknal(*command)
         assert answer.code == 11
-        assert str(holder.pid) in answer.errors[0]
+        assert f"environment '{environment}' is locked by test (process {holder.pid} on " in answer.errors[0]
+        assert answer.errors[0].endswith(" UTC)")
+        assert "--wait" in answer.stderr
         assert shop.kept_state() == before
         holder.communicate("")
     shop.ok(*command)

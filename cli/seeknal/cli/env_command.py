@@ -21,6 +21,7 @@ from seeknal.cli.options import (
     take_parameters,
 )
 from seeknal.cli.promote_command import promote_environment, promotion_options
+from seeknal.cli.waiting import WaitingCommand, patience_of, wait_option
 from seeknal.errors import RefusedError, UsageError
 
 
@@ -58,7 +59,7 @@ def plan_(
     )
 
 
-@env.command("apply")
+@env.command("apply", cls=WaitingCommand)
 @click.argument("env_name", metavar="ENV")
 @parallel_options
 @parameter_options
@@ -69,6 +70,7 @@ def plan_(
 @click.option("--dry-run", is_flag=True, help="Say what would be executed; write nothing.")
 @click.option("-p", "--show-plan", is_flag=True, help="Print the execution plan and stop.")
 @click.option("--no-publish", is_flag=True, help="Do not write or send exposures to their places.")
+@wait_option
 @json_option
 @project_option
 def apply(
@@ -81,6 +83,7 @@ def apply(
     dry_run: bool,
     show_plan: bool,
     no_publish: bool,
+    wait: float,
     as_json: bool,
     project_path: Path | None,
     run_id: str | None,
@@ -104,10 +107,11 @@ def apply(
         publish=not no_publish,
         as_json=as_json,
         parameters=parameters,
+        wait=wait,
     )
 
 
-@env.command("promote")
+@env.command("promote", cls=WaitingCommand)
 @click.argument("source", metavar="FROM")
 @click.argument("target", metavar="[TO]", default="prod")
 @promotion_options
@@ -161,6 +165,7 @@ def list_(as_json: bool, project_path: Path | None) -> int:
     ]
     for line in table(rows, ["Environment", "Nodes", "Last Updated", "Status"]):
         console.line(line)
+    console.mark("info", "Times are in UTC")
     return 0
 
 
@@ -170,11 +175,12 @@ env.add_command(unpin)
 env.add_command(du)
 
 
-@env.command("delete")
+@env.command("delete", cls=WaitingCommand)
 @click.argument("env_name", metavar="ENV")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@wait_option
 @project_option
-def delete(env_name: str, yes: bool, project_path: Path | None) -> int:
+def delete(env_name: str, yes: bool, wait: float, project_path: Path | None) -> int:
     """Delete ENV. Production and other environments keep everything they use."""
     from seeknal.workflow.environment import EnvironmentManager
 
@@ -182,7 +188,7 @@ def delete(env_name: str, yes: bool, project_path: Path | None) -> int:
     manager.check_deletable(env_name)
     if not yes and sys.stdin.isatty() and not click.confirm(f"Delete environment '{env_name}'?", err=True):
         raise RefusedError("not deleted", hint="give --yes to delete without being asked")
-    manager.delete(env_name)
+    manager.delete(env_name, patience=patience_of(wait))
     Console().mark("ok", f"Environment '{env_name}' deleted")
     return 0
 

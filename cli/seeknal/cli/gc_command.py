@@ -9,12 +9,13 @@ import click
 
 from seeknal.cli.console import Console, print_document, table
 from seeknal.cli.options import json_option, open_project, project_option
+from seeknal.cli.waiting import WaitingCommand, patience_of, wait_option
 
 if TYPE_CHECKING:
     from seeknal.store.collection import Collected, CollectionPlan
 
 
-@click.command()
+@click.command(cls=WaitingCommand)
 @click.option("--dry-run", is_flag=True, help="Say what would go and what stays; remove nothing.")
 @click.option(
     "--keep-last", type=click.IntRange(min=0), metavar="N", help="Keep the last N states of each environment."
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Keep what no state ever held, failed runs' finished outputs, for H hours.",
 )
+@wait_option
 @json_option
 @project_option
 def gc(
@@ -35,6 +37,7 @@ def gc(
     keep_last: int | None,
     keep_days: float | None,
     grace_hours: float,
+    wait: float,
     as_json: bool,
     project_path: Path | None,
 ) -> int:
@@ -55,7 +58,7 @@ def gc(
     if dry_run:
         plan = plan_garbage(project, retention)
     else:
-        plan, done = collect_garbage(project, retention)
+        plan, done = collect_garbage(project, retention, patience_of(wait))
     _print(console, plan, done)
     if as_json:
         print_document(_document(plan, done))

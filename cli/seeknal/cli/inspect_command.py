@@ -78,7 +78,7 @@ def _show_failed(project: Any, node: str | None, env_name: str, limit: int) -> N
     from seeknal.dag.names import did_you_mean, nodes_named
     from seeknal.errors import NotFoundError
     from seeknal.workflow.auditing import failed_results, read_failures
-    from seeknal.workflow.views import timestamp
+    from seeknal.workflow.views import shown_time
 
     console = Console()
     environment, failures = read_failures(project.store(), env_name)
@@ -101,7 +101,7 @@ def _show_failed(project: Any, node: str | None, env_name: str, limit: int) -> N
     console.heading(f"{found.node_id} ({environment}): failed checks")
     for table_id, artifact in found.tables[:1]:
         console.line(f"  Checked: {table_id}, {artifact.row_count:,} rows")
-    console.line(f"  Run:     {found.run_id}, {timestamp(found.failed_at).replace('T', ' ')} UTC")
+    console.line(f"  Run:     {found.run_id}, {shown_time(found.failed_at)}")
     for result in failed_results(project.store(), found, limit):
         console.line()
         console.line(f"{result.word} {result.label}: {result.message}")
@@ -176,7 +176,7 @@ def _show_checks(outputs: Outputs, node_id: str, console: Console) -> None:
 
 def _show_files(project: Any, outputs: Outputs, node_id: str, console: Console) -> None:
     """Show where the files of a node without a table were delivered to."""
-    from seeknal.workflow.views import timestamp
+    from seeknal.workflow.views import shown_time
 
     _head(outputs, node_id, console)
     console.line()
@@ -190,8 +190,8 @@ def _show_files(project: Any, outputs: Outputs, node_id: str, console: Console) 
     console.line("Delivered:")
     for delivery in delivered.values():
         if delivery.sent_at:
-            sent = timestamp(delivery.sent_at).replace("T", " ")
-            console.line(f"  {delivery.path}  {size_text(delivery.size_bytes)}  sent {sent} UTC")
+            sent = shown_time(delivery.sent_at)
+            console.line(f"  {delivery.path}  {size_text(delivery.size_bytes)}  sent {sent}")
             continue
         path = Path(delivery.path)
         place = path.relative_to(project.root) if path.is_relative_to(project.root) else path
@@ -210,7 +210,7 @@ def _since(path: Path, delivery: Delivery) -> str:
 
 def _head(outputs: Outputs, node_id: str, console: Console) -> None:
     from seeknal.cli.run_report import metrics_text
-    from seeknal.workflow.views import timestamp
+    from seeknal.workflow.views import shown_time
 
     entry = outputs.nodes[node_id]
     artifact = entry.artifact
@@ -219,7 +219,7 @@ def _head(outputs: Outputs, node_id: str, console: Console) -> None:
     if artifact.parts:
         console.line(f"  Columns: {len(artifact.columns)}")
     console.line(f"  Size:    {size_text(sum(blob.size_bytes for blob in artifact.blobs()))}")
-    console.line(f"  Built:   {timestamp(artifact.built_at).replace('T', ' ')} UTC")
+    console.line(f"  Built:   {shown_time(artifact.built_at)}")
     if artifact.metadata.get("metrics"):
         console.line(f"  Metrics: {metrics_text(artifact.metadata)}")
     if entry.stale:

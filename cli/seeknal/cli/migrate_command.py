@@ -9,15 +9,19 @@ import click
 
 from seeknal.cli.console import Console, print_document, table
 from seeknal.cli.options import json_option, open_project, project_option
+from seeknal.cli.waiting import WaitingCommand, patience_of, wait_option
 
 
-@click.command("migrate-state")
+@click.command("migrate-state", cls=WaitingCommand)
 @click.option("-b", "--backend", type=click.Choice(["file", "database"]), required=True, help="Where the records go.")
 @click.option("--dry-run/--no-dry-run", default=True, show_default=True, help="Say what would be done; write nothing.")
 @click.option("--summary", is_flag=True, help="Count what each backend holds, and stop.")
+@wait_option
 @json_option
 @project_option
-def migrate_state(backend: Any, dry_run: bool, summary: bool, as_json: bool, project_path: Path | None) -> int:
+def migrate_state(
+    backend: Any, dry_run: bool, summary: bool, wait: float, as_json: bool, project_path: Path | None
+) -> int:
     """Move the records of runs to another backend, and record runs there from then on.
 
     Copies, verifies the copy, switches `state_backend` in seeknal_project.yml, and removes the copied records from
@@ -35,7 +39,7 @@ def migrate_state(backend: Any, dry_run: bool, summary: bool, as_json: bool, pro
         force = ", in force" if plan.in_force == name else ""
         console.line(f"  {role}: {name} ({where[name]}{force})")
     if not dry_run:
-        plan = execute_migration(project, plan)
+        plan = execute_migration(project, plan, patience_of(wait))
     _show(console, plan, where, done=not dry_run)
     if as_json:
         _document(plan, where, "planned" if dry_run else "success")

@@ -11,6 +11,7 @@ import click
 
 from seeknal.cli.console import RULE, Console, print_document
 from seeknal.cli.options import json_option, open_project, project_option
+from seeknal.cli.waiting import WaitingCommand, patience_of, wait_option
 from seeknal.errors import Problem, RefusedError, UsageError
 
 
@@ -23,6 +24,7 @@ def promotion_options(function: Any) -> Any:
         click.option("--no-publish", is_flag=True, help="Do not write or send exposures to their places."),
         click.option("--rematerialize", is_flag=True, help="Repeat external writes (not available yet)."),
         click.option("--profile", type=click.Path(), help="Connections (not available yet)."),
+        wait_option,
         json_option,
         project_option,
     ):
@@ -30,7 +32,7 @@ def promotion_options(function: Any) -> Any:
     return function
 
 
-@click.command()
+@click.command(cls=WaitingCommand)
 @click.argument("source", metavar="ENV")
 @click.argument("target", metavar="[TARGET]", default="prod")
 @promotion_options
@@ -49,6 +51,7 @@ def promote_environment(
     no_publish: bool,
     rematerialize: bool,
     profile: str | None,
+    wait: float,
     as_json: bool,
     project_path: Path | None,
 ) -> int:
@@ -57,11 +60,15 @@ def promote_environment(
         raise UsageError("--rematerialize and --profile are not available yet", hint="leave them out")
     from seeknal.cli.run_report import RunReport
     from seeknal.workflow.environment import EnvironmentManager
-    from seeknal.workflow.views import timestamp
+    from seeknal.workflow.views import shown_time
 
     console = Console(to_stderr=as_json)
     project = open_project(project_path)
     manager = EnvironmentManager(project.target)
+    patience = patience_of(wait)
+    if wait and not dry_run:
+        # Decided on what is there when its turn comes. Nobody else has to wait while a person is asked.
+        manager.await_environment(target, patience)
     promotion = manager.plan_promotion(source, target, force=force)
     arrow = console.symbol("arrow")
     console.heading(f"Promoting Environment: {promotion.source} {arrow} {promotion.target}")
@@ -75,7 +82,8 @@ def promote_environment(
         return 0
     if promotion.is_breaking and not yes:
         _ask(promotion)
-    errors = manager.execute_promotion(promotion, publish=not no_publish, listener=RunReport(console, parallel=False))
+    report = RunReport(console, parallel=False)
+    errors = manager.execute_promotion(promotion, publish=not no_publish, listener=report, patience=patience)
     name = "Production" if promotion.target == "prod" else promotion.target
     console.mark("ok", f"{name} environment updated")
     snapshot = manager.store.refs.read(promotion.target)
@@ -85,7 +93,7 @@ def promote_environment(
     console.line(f"  Environment: {promotion.target}")
     console.line(f"  Nodes updated: {len(promotion.changed_nodes())}")
     console.line(f"  Breaking changes: {_count(promotion, 'breaking')}")
-    console.line(f"  Promoted at: {timestamp(head.created_at if head else 0.0).replace('T', ' ')}")
+    console.line(f"  Promoted at: {shown_time(head.created_at if head else 0.0)}")
     console.line(RULE)
     problems = [problem for error in errors for problem in error.problems()]
     console.errors(problems)

@@ -9,19 +9,21 @@ import click
 
 from seeknal.cli.console import Console, print_document
 from seeknal.cli.options import json_option, open_project, project_option
+from seeknal.cli.waiting import WaitingCommand, patience_of, wait_option
 from seeknal.errors import UsageError
 
 if TYPE_CHECKING:
     from seeknal.workflow.rollback import Rollback
 
 
-@click.command()
+@click.command(cls=WaitingCommand)
 @click.argument("env_name", metavar="ENV")
 @click.argument("snapshot", metavar="[SNAPSHOT]", required=False)
 @click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Go N moves back. [default: 1]")
 @click.option("--at", "time", metavar="TIME", help="Go to where it stood then: 2026-02-09T10:00, UTC.")
 @click.option("--dry-run", is_flag=True, help="Say what would change; write nothing.")
 @click.option("--no-publish", is_flag=True, help="Do not write or send exposures to their places.")
+@wait_option
 @json_option
 @project_option
 def rollback(
@@ -31,6 +33,7 @@ def rollback(
     time: str | None,
     dry_run: bool,
     no_publish: bool,
+    wait: float,
     as_json: bool,
     project_path: Path | None,
 ) -> int:
@@ -60,7 +63,9 @@ def rollback(
         console.mark("info", "Dry run: nothing was changed")
     else:
         listener = RunReport(console, parallel=False)
-        digest, errors = execute_rollback(project, store, plan, publish=not no_publish, listener=listener)
+        digest, errors = execute_rollback(
+            project, store, plan, publish=not no_publish, listener=listener, patience=patience_of(wait)
+        )
         problems = [problem for error in errors for problem in error.problems()]
         status = "failed" if errors else "success"
         console.mark("ok", f"'{name}' stands at {digest[:12]}, which holds what {plan.target.digest[:12]} holds")
@@ -83,13 +88,14 @@ def rollback(
 
 
 def _show(console: Console, plan: Rollback) -> None:
-    from seeknal.workflow.views import timestamp
+    from seeknal.workflow.views import shown_time
 
     then = plan.target.snapshot
     console.heading(f"Rolling Back Environment: {plan.environment}")
     console.line(f"  From: {plan.head.digest[:12]}  ({plan.head.snapshot.reason})")
-    when = timestamp(then.created_at).replace("T", " ")
-    console.line(f"  To:   {plan.target.digest[:12]}  ({then.reason}, {when} UTC, by {then.created_by})")
+    console.line(
+        f"  To:   {plan.target.digest[:12]}  ({then.reason}, {shown_time(then.created_at)}, by {then.created_by})"
+    )
     changed = plan.changed_nodes()
     console.line(f"  Nodes with another output: {len(changed)}")
     for node_id in changed[:20]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,11 @@ from seeknal.cli.options import (
     project_option,
     take_parameters,
 )
+from seeknal.cli.waiting import WaitingCommand, patience_of, wait_option
 from seeknal.errors import UsageError
 
 
-@click.command()
+@click.command(cls=WaitingCommand)
 @click.option("--dry-run", is_flag=True, help="Say what would be executed; write nothing.")
 @click.option("-f", "--full", is_flag=True, help="Execute all selected nodes, whatever the cache holds.")
 @list_option("-n", "--nodes", help="Only these nodes and what is downstream of them.")
@@ -42,6 +45,7 @@ from seeknal.errors import UsageError
 @click.option("--backfill", is_flag=True, help="Interval execution (not available yet).")
 @click.option("--restate", is_flag=True, help="Interval execution (not available yet).")
 @click.option("--profile", type=click.Path(), help="Connections (not available yet).")
+@wait_option
 @json_option
 @project_option
 def run(
@@ -51,6 +55,7 @@ def run(
     env_name: str | None,
     force: bool,
     no_publish: bool,
+    wait: float,
     as_json: bool,
     project_path: Path | None,
     **given: Any,
@@ -79,6 +84,7 @@ def run(
             publish=not no_publish,
             as_json=as_json,
             parameters=parameters,
+            wait=wait,
         )
     return run_production(
         root,
@@ -88,6 +94,7 @@ def run(
         publish=not no_publish,
         as_json=as_json,
         parameters=parameters,
+        wait=wait,
     )
 
 
@@ -130,6 +137,7 @@ def run_production(
     publish: bool,
     as_json: bool,
     parameters: Any = None,
+    wait: float = 0.0,
 ) -> int:
     """Run the project in a folder, in production: `seeknal run` without `--env`."""
     from seeknal.cli.run_report import RunReport
@@ -155,7 +163,10 @@ def run_production(
 
     project = Project.open(root)
     _begin(console, project.name, options)
-    with Session.open(project, parameters) as session:
+    with (
+        _turn(project, PRODUCTION, 0.0 if look_only else wait) as lease,
+        Session.open(project, parameters) as session,
+    ):
         for warning in session.compiled.parsed.warnings:
             console.problem("warning", warning)
         manifest = session.manifest
@@ -168,7 +179,7 @@ def run_production(
             return show_forecast(forecast, manifest, console, as_json, PRODUCTION, forecast_lines)
         report = RunReport(console, parallel=options.parallel, continue_on_error=options.continue_on_error)
         with stop_on_signals() as stop, report.live():
-            result = session.run(PRODUCTION, options, listener=report, stop=stop, publish=publish)
+            result = session.run(PRODUCTION, options, listener=report, stop=stop, publish=publish, lease=lease)
         return finish(report, result, as_json, stop)
 
 
@@ -222,18 +233,23 @@ def apply_environment(
     publish: bool,
     as_json: bool,
     parameters: Any = None,
+    wait: float = 0.0,
 ) -> int:
     """Run in an environment as planned: `seeknal run --env` and `seeknal env apply`."""
     from seeknal.cli.run_report import RunReport, forecast_lines
     from seeknal.cli.stopping import stop_on_signals
+    from seeknal.dag.names import environment_name
     from seeknal.workflow.environment import EnvironmentManager
-    from seeknal.workflow.views import timestamp
+    from seeknal.workflow.views import shown_time
 
     manager = EnvironmentManager(project.target)
-    with manager.applying(env_name, force=force, look_only=look_only, given=parameters) as applying:
+    with (
+        _turn(project, environment_name(env_name), 0.0 if look_only else wait) as lease,
+        manager.applying(env_name, force=force, look_only=look_only, given=parameters) as applying,
+    ):
         console.heading(f"Applying Environment: {applying.name}" + (" (parallel mode)" if options.parallel else ""))
         console.mark("info", f"Loading plan from: target/environments/{applying.name}/plan.json")
-        console.mark("info", f"Plan created: {timestamp(applying.plan.created_at).replace('T', ' ')}")
+        console.mark("info", f"Plan created: {shown_time(applying.plan.created_at)}")
         console.mark("info", "Base state: production" if applying.plan.base else "Base state: none (first run)")
         for warning in applying.session.compiled.parsed.warnings:
             console.problem("warning", warning)
@@ -242,10 +258,22 @@ def apply_environment(
             return show_forecast(forecast, applying.session.manifest, console, as_json, applying.name, forecast_lines)
         report = RunReport(console, parallel=options.parallel, continue_on_error=options.continue_on_error)
         with stop_on_signals() as stop, report.live():
-            applied = applying.run(options, listener=report, stop=stop, publish=publish)
+            applied = applying.run(options, listener=report, stop=stop, publish=publish, lease=lease)
         if applied.result.status == "success":
             console.mark("ok", f"Environment state saved: target/environments/{applying.name}/state.json")
         return finish(report, applied.result, as_json, stop)
+
+
+@contextmanager
+def _turn(project: Any, environment: str, wait: float) -> Iterator[Any]:
+    """Wait for an environment, and hold it, before the project is read; without patience, hold nothing."""
+    if not wait:
+        yield None
+        return
+    from seeknal.workflow.session import waited_for
+
+    with waited_for(project, environment, patience_of(wait)) as lease:
+        yield lease
 
 
 __all__ = ["RULE", "apply_environment", "run", "run_production"]

@@ -9,10 +9,12 @@ import click
 
 from seeknal.cli.console import Console, print_document
 from seeknal.cli.options import json_option, open_project, project_option
+from seeknal.cli.waiting import WaitingCommand, patience_of, wait_option
 
 if TYPE_CHECKING:
     from seeknal.store.verification import Finding, Hurt, Repair, Verification
 
+BUSY = 11
 DAMAGED = 12
 
 _MOST_NAMED = 5
@@ -23,11 +25,12 @@ def store() -> None:
     """Check what the store holds, and mend it."""
 
 
-@store.command("verify")
+@store.command("verify", cls=WaitingCommand)
 @click.option("--repair", is_flag=True, help="Move damaged files aside, forget what they were the result of.")
+@wait_option
 @json_option
 @project_option
-def verify(repair: bool, as_json: bool, project_path: Path | None) -> int:
+def verify(repair: bool, wait: float, as_json: bool, project_path: Path | None) -> int:
     """Check every invariant of the store; reads all of its bytes. Says who is hurt, and what --repair would do."""
     from seeknal.workflow.checkup import check_store, repair_store
 
@@ -36,13 +39,17 @@ def verify(repair: bool, as_json: bool, project_path: Path | None) -> int:
     failed: dict[Repair, str] = {}
     repairs = found.repairs
     after = found
+    is_busy = False
     if repair and repairs:
-        result = repair_store(project, found)
+        result = repair_store(project, found, patience_of(wait))
+        is_busy = result.is_busy
         repairs, failed, after = [*result.done, *result.failed], result.failed, result.left
     if as_json:
         print_document(_document(found, after, repairs, failed, repaired=repair))
     else:
         _print(Console(), found, after, repairs, failed, repaired=repair)
+    if is_busy:
+        return BUSY
     return DAMAGED if after.damage else 0
 
 

@@ -7,7 +7,7 @@ its name is then the folder's.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -59,11 +59,12 @@ class ProjectSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Project:
-    """A project's folder and settings."""
+    """A project's folder and settings; ``places`` is where those stand that the project file gives."""
 
     root: Path
     settings: ProjectSettings = field(default_factory=ProjectSettings)
     warnings: tuple[Problem, ...] = ()
+    places: Mapping[str, Place] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -137,7 +138,8 @@ class Project:
                 problems.append(Problem(f"setting '{key}': {in_words(str(error))[0]}", place))
         if problems:
             raise ProjectError(problems)
-        return cls(root, ProjectSettings(**values), tuple(warnings))
+        places = {fields[key].name: document.place((key,), PROJECT_FILE) for key in said if key in fields}
+        return cls(root, ProjectSettings(**values), tuple(warnings), places)
 
 
 def find_root(start: Path) -> Path:

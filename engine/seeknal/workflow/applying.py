@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from seeknal.store.leases import Lease
 from seeknal.store.objects import EnvironmentPlanRecord, EnvironmentRecord
 from seeknal.workflow.events import Listener, silent
 from seeknal.workflow.limits import StopRequest
 from seeknal.workflow.results import RunOptions, RunResult
-from seeknal.workflow.session import Session
+from seeknal.workflow.session import Session, environment_lock, run_purpose
 from seeknal.workflow.summary import ExecutionSummary, summarize
 from seeknal.workflow.views import show_record
 
@@ -82,13 +84,25 @@ class Applying:
         listener: Listener = silent,
         stop: StopRequest | None = None,
         publish: bool = True,
+        lease: Lease | None = None,
     ) -> ApplyResult:
-        """Run, and remember how it ended. Raises ProjectError, BusyError."""
-        result = self.session.run(
-            self.name, options, listener=listener, stop=stop, base_snapshot=self.plan.base, publish=publish
-        )
-        record = self.session.store.update_environment(self.name, lambda now: self._after(now or self.record, result))
-        show_record(self.session.project, self.session.store, record)
+        """Run, and remember how it ended. ``lease`` as in :meth:`Session.run`. Raises ProjectError, BusyError."""
+        store = self.session.store
+        self.session.compiled.analysis.check()
+        # Until it is remembered how the run ended: who deletes the environment meanwhile would find it made anew.
+        lock = nullcontext(lease) if lease else environment_lock(store, self.name, run_purpose(self.name))
+        with lock as lease:
+            result = self.session.run(
+                self.name,
+                options,
+                listener=listener,
+                stop=stop,
+                base_snapshot=self.plan.base,
+                publish=publish,
+                lease=lease,
+            )
+            record = store.update_environment(self.name, lambda now: self._after(now or self.record, result))
+            show_record(self.session.project, store, record)
         return self._result(result, self.plan.to_execute)
 
     def _after(self, now: EnvironmentRecord, result: RunResult) -> EnvironmentRecord:

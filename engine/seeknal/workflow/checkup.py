@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from seeknal.dag.project import Project
+from seeknal.errors import BusyError
+from seeknal.state.locks import Patience
+from seeknal.store.leases import Lease
 from seeknal.store.repair import repair
 from seeknal.store.verification import Repair, Verification, verify
 from seeknal.workflow.commit import who
+from seeknal.workflow.run_records import AT_ONCE
 from seeknal.workflow.session import environment_lock, read_manifest
 
 _MOST_ROUNDS = 5
@@ -22,16 +27,32 @@ def check_store(project: Project, *, trusted: Collection[str] = frozenset()) -> 
 
 @dataclass(frozen=True)
 class Repaired:
-    """What was done, what of it failed and why, and what verifying finds now."""
+    """What was done, what of it failed and why, and what verifying finds now.
+
+    ``is_busy``: some failed because another process is at work on their environment.
+    """
 
     done: list[Repair]
     failed: dict[Repair, str]
     left: Verification
+    is_busy: bool
 
 
-def repair_store(project: Project, found: Verification) -> Repaired:
+def repair_store(project: Project, found: Verification, patience: Patience = AT_ONCE) -> Repaired:
     """Do the repairs that verifying found. The next run builds what is missing then."""
+
     store = project.store()
+    busy: set[str] = set()
+
+    @contextmanager
+    def lock(name: str) -> Iterator[Lease]:
+        try:
+            with environment_lock(store, name, "seeknal store verify --repair", patience) as lease:
+                yield lease
+        except BusyError:
+            busy.add(name)
+            raise
+
     done: list[Repair] = []
     failed: dict[Repair, str] = {}
     # A ref that went back may lead to what nobody missed before.
@@ -39,7 +60,7 @@ def repair_store(project: Project, found: Verification) -> Repaired:
         repairs = [entry for entry in found.repairs if entry not in done and entry not in failed]
         if not repairs:
             break
-        failed |= repair(store, repairs, who=who(), lock=lambda name: environment_lock(store, name, "store verify"))
+        failed |= repair(store, repairs, who=who(), lock=lock)
         done += [entry for entry in repairs if entry not in failed]
         found = check_store(project, trusted=found.good_blobs)
-    return Repaired(done, failed, found)
+    return Repaired(done, failed, found, bool(busy))

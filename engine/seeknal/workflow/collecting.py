@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from seeknal.dag.project import Project
-from seeknal.state.locks import FileLock
+from seeknal.state.locks import FileLock, Patience
 from seeknal.store.collection import Collected, CollectionPlan, execute_collection, plan_collection
 from seeknal.store.inventory import MANIFEST
 from seeknal.store.reach import Retention, Root
+from seeknal.workflow.run_records import AT_ONCE
 from seeknal.workflow.session import UNFINISHED_SECONDS
 
 
@@ -27,16 +28,22 @@ def plan_garbage(project: Project, retention: Retention) -> CollectionPlan:
     return plan_collection(store, retention, lambda: shown_manifests(project))
 
 
-def collect_garbage(project: Project, retention: Retention) -> tuple[CollectionPlan, Collected]:
+def collect_garbage(
+    project: Project, retention: Retention, patience: Patience = AT_ONCE
+) -> tuple[CollectionPlan, Collected]:
     """Decide what may go, and take it away. Raises BusyError where another process does that, StoreError, OSError."""
     store = project.store()
     if not store.root.is_dir():
         return plan_garbage(project, retention), Collected(0, 0, 0, 0)
     store.prepare()
-    with FileLock(store.root / "locks" / ".gc", "seeknal gc"):
+    lock = FileLock(store.root / "locks" / ".gc", "seeknal gc", what="garbage collection")
+    lock.acquire(patience)
+    try:
         plan = plan_garbage(project, retention)
         done = execute_collection(store, plan, lambda: shown_manifests(project))
         store.sweep_temporary(UNFINISHED_SECONDS)
+    finally:
+        lock.release()
     return plan, done
 
 

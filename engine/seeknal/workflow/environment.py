@@ -33,6 +33,7 @@ from seeknal.errors import (
     SeeknalError,
     StalePlanError,
 )
+from seeknal.state.locks import Patience
 from seeknal.store.filesystem import link_atomically
 from seeknal.store.objects import EnvironmentPlanRecord, EnvironmentRecord, Tree
 from seeknal.store.store import Store
@@ -44,6 +45,7 @@ from seeknal.workflow.limits import default_workers
 from seeknal.workflow.moments import unknown_environment
 from seeknal.workflow.promotion import Promotion, execute_promotion, plan_promotion
 from seeknal.workflow.results import RunOptions
+from seeknal.workflow.run_records import AT_ONCE
 from seeknal.workflow.session import Session, environment_lock, read_head, run_parameters
 from seeknal.workflow.views import hide_environment, show_record, show_references, timestamp, write_json
 
@@ -247,11 +249,23 @@ class EnvironmentManager:
         source = self._own_name(source_env)
         return plan_promotion(self.store, self._known(source), environment_name(target_env), force=force)
 
+    def await_environment(self, env_name: str, patience: Patience) -> None:
+        """Wait until no run or promotion is at work on an environment. Raises BusyError."""
+        with environment_lock(self.store, environment_name(env_name), "waiting for its turn", patience):
+            pass
+
     def execute_promotion(
-        self, promotion: Promotion, *, publish: bool = True, listener: Listener = silent
+        self,
+        promotion: Promotion,
+        *,
+        publish: bool = True,
+        listener: Listener = silent,
+        patience: Patience = AT_ONCE,
     ) -> list[DeliveryError]:
         """Do what was decided. Gives what could not be delivered; the pointer has moved all the same."""
-        return execute_promotion(self.project, self.store, promotion, publish=publish, listener=listener)
+        return execute_promotion(
+            self.project, self.store, promotion, publish=publish, listener=listener, patience=patience
+        )
 
     # the rest
 
@@ -284,13 +298,15 @@ class EnvironmentManager:
             record.last_accessed + record.ttl_seconds,
         )
 
-    def delete(self, env_name: str) -> None:
+    def delete(self, env_name: str, *, patience: Patience = AT_ONCE) -> None:
         """Remove an environment: its ref, its record and its views. Its blobs stay until garbage is collected.
 
-        Raises RefusedError for production, NotFoundError.
+        Raises RefusedError for production, NotFoundError, BusyError.
         """
         name = self.check_deletable(env_name)
-        with environment_lock(self.store, name, "env delete"):
+        with environment_lock(self.store, name, f"seeknal env delete {name}", patience):
+            # Somebody else may have deleted it while this one waited.
+            self.check_deletable(name)
             self.store.refs.compare_and_swap(name, self.store.refs.read(name), None, who=who(), why="deleted")
             self.store.remove_environment(name)
             hide_environment(self.project, name)

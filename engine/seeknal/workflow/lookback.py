@@ -12,7 +12,7 @@ from seeknal.store.objects import Tree
 from seeknal.store.store import Store
 from seeknal.workflow.commit import who
 from seeknal.workflow.moments import all_moments, find_moment
-from seeknal.workflow.rollback import changed_nodes
+from seeknal.workflow.moves import changed_nodes
 
 
 @dataclass(frozen=True)

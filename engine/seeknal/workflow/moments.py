@@ -45,6 +45,11 @@ def check_moment(moment: str) -> None:
         )
 
 
+def is_number(moment: str) -> bool:
+    """Say whether a moment is counted from where an environment stands, so that it means another state later."""
+    return bool(_NUMBER.fullmatch(moment or "0"))
+
+
 def parse_time(text: str) -> float | None:
     """Seconds since 1970 for an ISO 8601 date or time, UTC where it has no offset; None where it is none."""
     if not re.match(r"\d{4}-\d", text):
@@ -62,7 +67,7 @@ def find_moment(store: Store, environment: str, moment: str) -> Moment:
     Raises NotFoundError where there is none of that kind, UsageError, StoreError.
     """
     check_moment(moment or "0")
-    if _NUMBER.fullmatch(moment or "0"):
+    if is_number(moment):
         return _by_number(store, environment, int(moment or "0"))
     if _DIGEST.fullmatch(moment.lower()):
         return _by_digest(store, environment, moment.lower())

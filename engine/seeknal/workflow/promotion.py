@@ -7,6 +7,7 @@ the promotion is refused with what moved, because the environment was never trie
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,13 +18,16 @@ from seeknal.dag.manifest import Manifest
 from seeknal.dag.names import PRODUCTION
 from seeknal.dag.parameters import GivenParameters, RunParameters
 from seeknal.dag.project import Project
-from seeknal.errors import CorruptObjectError, DeliveryError, PromotionRaceError, SeeknalError
+from seeknal.errors import BusyError, DeliveryError, PromotionRaceError, SeeknalError
 from seeknal.nodes.registry import KINDS
+from seeknal.state.locks import Patience
 from seeknal.store.objects import EnvironmentRecord, FailedNodes, Snapshot, Tree
 from seeknal.store.store import Store
 from seeknal.workflow.commit import move_to_tree
 from seeknal.workflow.delivery import deliver
 from seeknal.workflow.events import Listener, Warned, silent
+from seeknal.workflow.moves import changed_nodes, first_few, what_moved
+from seeknal.workflow.run_records import AT_ONCE
 from seeknal.workflow.session import environment_lock, read_manifest
 from seeknal.workflow.views import show_environment, show_record
 
@@ -44,13 +48,7 @@ class Promotion:
 
     def changed_nodes(self) -> list[str]:
         """The nodes that the target will have another output of, or none any more."""
-        before, after = self.target_tree.nodes, self.source_tree.nodes
-        changed = [
-            node_id
-            for node_id, entry in after.items()
-            if node_id not in before or not before[node_id].artifact.same_content(entry.artifact)
-        ]
-        return changed + [node_id for node_id in before if node_id not in after]
+        return changed_nodes(self.target_tree, self.source_tree)
 
     def categories(self) -> dict[str, str]:
         """What the environment's plan says of the nodes: id → breaking, non_breaking, metadata."""
@@ -91,11 +89,8 @@ def plan_promotion(store: Store, record: EnvironmentRecord, target: str, *, forc
     )
     if target == PRODUCTION and target_digest != snapshot.base and not force and not same:
         raise PromotionRaceError(
-            _what_moved(store, target_snapshot, snapshot.base),
-            hint=(
-                f"plan and run again (what is unchanged is cached): `seeknal plan {source}`, "
-                f"`seeknal run --env {source}`; or promote with --force"
-            ),
+            f"{what_moved(store, target, snapshot.base)} since '{source}' was planned",
+            hint=f"{_plan_again(source)}; or promote with --force",
         )
     promotion = Promotion(
         source,
@@ -129,7 +124,7 @@ def _insist_on_whole(store: Store, promotion: Promotion) -> None:
         if KINDS[node.kind].executes and (node_id not in entries or entries[node_id].stale)
     ]
     if behind:
-        names = ", ".join(behind[:5]) + (", …" if len(behind) > 5 else "")
+        names = first_few(behind)
         raise SeeknalError(f"Environment '{source}' holds outputs that are out of date: {names}", hint=again)
     # Only what changes for the target: what it has already, it has.
     for node_id in promotion.changed_nodes():
@@ -138,28 +133,35 @@ def _insist_on_whole(store: Store, promotion: Promotion) -> None:
             raise SeeknalError(f"the output of {node_id} {fault}", hint=again)
 
 
-def _what_moved(store: Store, now: Snapshot | None, base: str | None) -> str:
-    after = store.read_tree(now.tree).nodes if now else {}
-    try:
-        before = store.read_tree(store.read_snapshot(base).tree).nodes if base else {}
-    except CorruptObjectError:
-        # The state that the environment was planned against may not be kept any more.
-        before = after
-    moved = [node_id for node_id in {**before, **after} if before.get(node_id) != after.get(node_id)]
-    names = ", ".join(moved[:5]) + (", …" if len(moved) > 5 else "")
-    by = f" ({now.reason} by {now.created_by})" if now else ""
-    return "production moved since this environment was planned" + by + (f": {names}" if names else "")
+def _plan_again(source: str) -> str:
+    return f"plan and run again (what is unchanged is cached): `seeknal plan {source}`, `seeknal run --env {source}`"
 
 
 def execute_promotion(
-    project: Project, store: Store, promotion: Promotion, *, publish: bool = True, listener: Listener = silent
+    project: Project,
+    store: Store,
+    promotion: Promotion,
+    *,
+    publish: bool = True,
+    listener: Listener = silent,
+    patience: Patience = AT_ONCE,
 ) -> list[DeliveryError]:
     """Move the target's ref, then its views, then its deliveries. Gives what could not be delivered.
 
     Raises BusyError where a run or another promotion is at work on the target, PromotionRaceError where it moved after
     the promotion was decided.
     """
-    with environment_lock(store, promotion.target, "promote") as lease:
+    purpose = f"seeknal promote {promotion.source}"
+    if promotion.target != PRODUCTION:
+        purpose += f" {promotion.target}"
+    with contextlib.ExitStack() as held:
+        try:
+            lease = held.enter_context(environment_lock(store, promotion.target, purpose, patience))
+        except BusyError:
+            # Another promotion may have won already, and only deliver still.
+            _insist_on_target(store, promotion)
+            raise
+        _insist_on_target(store, promotion)
         # In this order: what is there once the lease names it stays there, though its environment may be deleted.
         lease.protect(promotion.source_digest)
         store.read_tree(store.read_snapshot(promotion.source_digest).tree)
@@ -194,6 +196,18 @@ def execute_promotion(
         )
 
 
+def _insist_on_target(store: Store, promotion: Promotion) -> None:
+    """Refuse where the target moved after the promotion was decided."""
+    if store.refs.read(promotion.target) == promotion.target_digest:
+        return
+    source, target = promotion.source, promotion.target
+    moved = what_moved(store, target, promotion.target_digest)
+    raise PromotionRaceError(
+        f"{moved} meanwhile, so '{source}' was not promoted",
+        hint=_plan_again(source) if target == PRODUCTION else f"look at it, then `seeknal promote {source} {target}`",
+    )
+
+
 def _parameters(promotion: Promotion) -> RunParameters:
     """What the environment was run with: its deliveries go where they would have gone then."""
     plan, snapshot = promotion.record.plan, promotion.source_snapshot
@@ -206,8 +220,7 @@ def _remember(project: Project, store: Store, promotion: Promotion, digest: str)
     now = time.time()
     plan = promotion.record.plan
 
-    def promoted(record: EnvironmentRecord | None) -> EnvironmentRecord:
-        record = record or promotion.record
+    def promoted(record: EnvironmentRecord) -> EnvironmentRecord:
         if record.plan is None or record.plan != plan:
             return record
         # From here on the environment stands on what production became, so it can be promoted again.
@@ -221,6 +234,8 @@ def _remember(project: Project, store: Store, promotion: Promotion, digest: str)
         )
 
     if promotion.target == PRODUCTION:
-        show_record(project, store, store.update_environment(promotion.source, promoted))
+        # One that was deleted meanwhile stays deleted.
+        if (moved := store.change_environment(promotion.source, promoted)) is not None:
+            show_record(project, store, moved)
     else:
         show_record(project, store, store.update_environment(promotion.target, received))

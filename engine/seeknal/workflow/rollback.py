@@ -12,23 +12,30 @@ from dataclasses import dataclass
 from seeknal.dag.manifest import Manifest
 from seeknal.dag.names import PRODUCTION
 from seeknal.dag.project import Project
-from seeknal.errors import CorruptObjectError, DeliveryError
+from seeknal.errors import CorruptObjectError, DeliveryError, PromotionRaceError
+from seeknal.state.locks import Patience
 from seeknal.store.history import Moment
 from seeknal.store.objects import Tree
 from seeknal.store.store import Store
 from seeknal.workflow.commit import move_to_tree
 from seeknal.workflow.delivery import deliver
 from seeknal.workflow.events import Listener, Warned, silent
-from seeknal.workflow.moments import find_moment
+from seeknal.workflow.moments import find_moment, is_number
+from seeknal.workflow.moves import changed_nodes, first_few, what_moved
+from seeknal.workflow.run_records import AT_ONCE
 from seeknal.workflow.session import environment_lock, read_manifest
 from seeknal.workflow.views import show_environment
 
 
 @dataclass(frozen=True)
 class Rollback:
-    """A rollback that was decided and checked, and not done yet. ``head`` is where the environment stands."""
+    """A rollback that was decided and checked, and not done yet. ``head`` is where the environment stands.
+
+    ``counted``: its target was counted from there, so it is another one when the environment moves.
+    """
 
     environment: str
+    counted: bool
     head: Moment
     head_tree: Tree
     target: Moment
@@ -46,16 +53,6 @@ class Rollback:
         return changed_nodes(self.head_tree, self.target_tree)
 
 
-def changed_nodes(before: Tree, after: Tree) -> list[str]:
-    """The nodes that have another output in one tree than in the other, or in one of them none."""
-    changed = [
-        node_id
-        for node_id, entry in after.nodes.items()
-        if node_id not in before.nodes or not before.nodes[node_id].artifact.same_content(entry.artifact)
-    ]
-    return changed + [node_id for node_id in before.nodes if node_id not in after.nodes]
-
-
 def plan_rollback(store: Store, environment: str, moment: str = "1") -> Rollback:
     """Decide on a rollback to a moment (see :mod:`seeknal.workflow.moments`). Writes nothing.
 
@@ -65,6 +62,7 @@ def plan_rollback(store: Store, environment: str, moment: str = "1") -> Rollback
     target = find_moment(store, environment, moment)
     rollback = Rollback(
         environment,
+        is_number(moment),
         head,
         store.read_tree(head.snapshot.tree),
         target,
@@ -78,24 +76,37 @@ def plan_rollback(store: Store, environment: str, moment: str = "1") -> Rollback
 def _insist_on_whole(store: Store, rollback: Rollback) -> None:
     gone = [node_id for node_id, entry in rollback.target_tree.nodes.items() if not store.is_whole(entry.artifact)]
     if gone:
-        names = ", ".join(gone[:5]) + (", …" if len(gone) > 5 else "")
         raise CorruptObjectError(
             f"'{rollback.environment}' cannot go back to {rollback.target.digest[:12]}: "
-            f"outputs of it are damaged or gone from the store: {names}",
+            f"outputs of it are damaged or gone from the store: {first_few(gone)}",
             hint="`seeknal store verify` tells what else is missing",
         )
 
 
 def execute_rollback(
-    project: Project, store: Store, rollback: Rollback, *, publish: bool = True, listener: Listener = silent
+    project: Project,
+    store: Store,
+    rollback: Rollback,
+    *,
+    publish: bool = True,
+    listener: Listener = silent,
+    patience: Patience = AT_ONCE,
 ) -> tuple[str, list[DeliveryError]]:
     """Move the ref, then the views, then the deliveries. Gives the new snapshot, and what could not be delivered.
 
-    Raises BusyError where a run or a promotion is at work on the environment, PromotionRaceError where it moved since
-    the rollback was decided, StoreError where outputs went away meanwhile.
+    Where the environment moved since the rollback was decided, it goes to the same target from where it stands now,
+    unless that was counted. Raises PromotionRaceError then, BusyError where a run or a promotion is at work on the
+    environment, StoreError where outputs went away meanwhile.
     """
     environment, target = rollback.environment, rollback.target
-    with environment_lock(store, environment, "rollback") as lease:
+    with environment_lock(store, environment, f"seeknal rollback {environment}", patience) as lease:
+        head = store.refs.read(environment)
+        if head != rollback.head.digest and (rollback.counted or head is None):
+            raise PromotionRaceError(
+                f"{what_moved(store, environment, rollback.head.digest)} meanwhile, so nothing was rolled back",
+                hint=f"`seeknal env history {environment}` shows where it stands; "
+                "a snapshot's digest means the same state whatever moves",
+            )
         # In this order: what is there once the lease names it stays there.
         lease.protect(target.digest)
         store.read_tree(store.read_snapshot(target.digest).tree)
@@ -104,7 +115,7 @@ def execute_rollback(
             store,
             environment,
             target.snapshot,
-            expected_head=rollback.head.digest,
+            expected_head=head,
             base=None if environment == PRODUCTION else target.snapshot.base,
             promoted_from=None,
             restores=target.digest,

@@ -13,15 +13,20 @@ from contextlib import contextmanager
 from typing import Any
 
 from seeknal.dag.project import Project
-from seeknal.errors import UsageError
-from seeknal.state.backend import StateBackend, create_state_backend
+from seeknal.errors import Problem, ProjectError, UsageError
+from seeknal.state.backend import StateBackend, UnknownBackendError, create_state_backend
 from seeknal.state.libsql_connection import is_libsql_url
-from seeknal.state.locks import FileLock
+from seeknal.state.locks import FileLock, Holder, Patience
 from seeknal.workflow.results import RunResult
 from seeknal.workflow.views import timestamp
 
 BACKEND_VARIABLE = "SEEKNAL_STATE_BACKEND"
 DATABASE_VARIABLE = "SEEKNAL_STATE_DATABASE"
+
+RUN_COMMAND = "seeknal run"
+
+# Of commands that have --wait.
+AT_ONCE = Patience(way_out="try again when it is done, or wait for it with --wait")
 
 
 def backend_in_force(project: Project) -> str:
@@ -36,15 +41,39 @@ def database_of(project: Project) -> str:
 
 
 def open_backend(project: Project, backend_type: str, purpose: str) -> StateBackend:
-    """Make a backend over a project's records. Touches no disk. Raises UsageError."""
-    if backend_type == "database":
-        return create_state_backend(backend_type, db_path=database_of(project), purpose=purpose)
-    return create_state_backend(backend_type, base_path=str(project.target), purpose=purpose)
+    """Make a backend over a project's records. Touches no disk. Raises UsageError, ProjectError."""
+    try:
+        if backend_type == "database":
+            return create_state_backend(backend_type, db_path=database_of(project), purpose=purpose)
+        return create_state_backend(backend_type, base_path=str(project.target), purpose=purpose)
+    except UnknownBackendError as error:
+        if os.environ.get(BACKEND_VARIABLE):
+            raise UnknownBackendError(f"{BACKEND_VARIABLE}: {error.message}", hint=error.hint) from None
+        place = project.places.get("state_backend")
+        raise ProjectError([Problem(error.message, place, error.hint)]) from None
 
 
 def records_lock(project: Project, purpose: str, *, shared: bool) -> FileLock:
     """Make the lock on where the records are. No environment has a name that begins with a dot."""
-    return FileLock(project.store().lock_path(".records"), purpose, shared=shared)
+    return FileLock(
+        project.store().lock_path(".records"),
+        purpose,
+        what="the place of the records of runs",
+        shared=shared,
+        sharers=lambda: _recording(project),
+    )
+
+
+def _recording(project: Project) -> list[Holder]:
+    """Who records a run just now: whoever executes one holds a lease on the store, too."""
+    leases = project.store().leases
+    with leases.sweeping():
+        holders = [lease.holder for lease in leases.live()]
+    return [
+        Holder(holder.purpose, holder.pid, holder.host, holder.since)
+        for holder in holders
+        if holder.purpose.startswith((RUN_COMMAND, "DAGRunner"))
+    ]
 
 
 @contextmanager
@@ -54,10 +83,13 @@ def recording(project: Project, run_id: str | None) -> Iterator[StateBackend]:
     Raises BusyError while they are moved elsewhere, UsageError where there is a run of this id already,
     CorruptObjectError and FormatTooNewError.
     """
-    with records_lock(project, "seeknal run", shared=True):
+    lock = records_lock(project, RUN_COMMAND, shared=True)
+    lock.acquire(AT_ONCE)
+    with contextlib.ExitStack() as held:
+        held.callback(lock.release)
         # Read again: the records may have been moved since the project was.
         now = Project.open(project.root)
-        with contextlib.closing(open_backend(now, backend_in_force(now), "seeknal run")) as records:
+        with contextlib.closing(open_backend(now, backend_in_force(now), RUN_COMMAND)) as records:
             records.initialize()
             if run_id is not None and records.get_run(run_id) is not None:
                 raise UsageError(f"there is a run '{run_id}' already", hint="choose another --run-id, or none")

@@ -21,7 +21,7 @@ from seeknal.dag.parse import IncompleteProjectError, ParsedProject, parse_proje
 from seeknal.dag.project import Project, project_files
 from seeknal.dag.python_stamp import python_stamp
 from seeknal.errors import BusyError, CorruptObjectError, Problem, ProjectError
-from seeknal.state.locks import FileLock
+from seeknal.state.locks import FileLock, Patience
 from seeknal.store.file_memo import FileDigests
 from seeknal.store.filesystem import link_atomically
 from seeknal.store.leases import Lease
@@ -35,7 +35,7 @@ from seeknal.workflow.limits import StopRequest
 from seeknal.workflow.planning import ChangePlan, plan_change
 from seeknal.workflow.resolution import Base, Resolver
 from seeknal.workflow.results import RunOptions, RunResult, new_run_id
-from seeknal.workflow.run_records import record, recording
+from seeknal.workflow.run_records import AT_ONCE, RUN_COMMAND, record, recording, records_lock
 from seeknal.workflow.selection import Selection
 from seeknal.workflow.settled import remember, settled
 from seeknal.workflow.views import show_environment
@@ -210,15 +210,18 @@ class Session:
         workers: Workers | None = None,
         base_snapshot: str | None = None,
         publish: bool = True,
+        lease: Lease | None = None,
     ) -> RunResult:
         """Run the project in an environment, and move its ref where that succeeded.
 
-        ``base_snapshot`` is the production snapshot that the environment was planned against. Raises ProjectError
-        before anything runs, BusyError where another process runs in this environment.
+        ``base_snapshot`` is the production snapshot that the environment was planned against; ``lease`` says that the
+        caller holds the environment's lock. Raises ProjectError before anything runs, BusyError where another process
+        runs in this environment.
         """
         self.compiled.analysis.check()
         self.store.prepare()
-        with self.locked(environment, "run"), recording(self.project, options.run_id) as records:
+        lock = contextlib.nullcontext(lease) if lease else self.locked(environment, run_purpose(environment))
+        with lock, recording(self.project, options.run_id) as records:
             run = self.prepare_run(environment, options, listener=listener, stop=stop, workers=workers)
             head = self.store.refs.read(environment)
             if head != self._heads.get(environment):
@@ -328,13 +331,36 @@ def file_digests(store: Store) -> FileDigests:
 
 
 @contextmanager
-def environment_lock(store: Store, environment: str, purpose: str) -> Iterator[Lease]:
+def environment_lock(store: Store, environment: str, purpose: str, patience: Patience = AT_ONCE) -> Iterator[Lease]:
     """Hold the lock by which runs and promotions on one environment exclude each other, and a lease on the store.
 
-    Raises BusyError.
+    ``purpose`` is what others are told that it is held for. Raises BusyError.
     """
     store.prepare()
-    path = store.lock_path(environment)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path, f"seeknal {purpose}"), store.leases.hold(purpose) as lease:
+    lock = FileLock(store.lock_path(environment), purpose, what=f"environment '{environment}'")
+    lock.acquire(patience)
+    try:
+        with store.leases.hold(purpose) as lease:
+            yield lease
+    finally:
+        lock.release()
+
+
+def run_purpose(environment: str) -> str:
+    """What others are told who find an environment locked by a run."""
+    return RUN_COMMAND if environment == PRODUCTION else f"{RUN_COMMAND} --env {environment}"
+
+
+@contextmanager
+def waited_for(project: Project, environment: str, patience: Patience) -> Iterator[Lease]:
+    """Wait for an environment, and for the records of runs, and hold both for a run.
+
+    Whoever waits begins with this and opens the project after it: the run is then one of the files as they are when
+    its turn comes, upon the state that the one before it left. Raises BusyError.
+    """
+    with contextlib.ExitStack() as held:
+        lease = held.enter_context(environment_lock(project.store(), environment, run_purpose(environment), patience))
+        records = records_lock(project, RUN_COMMAND, shared=True)
+        records.acquire(patience)
+        held.callback(records.release)
         yield lease

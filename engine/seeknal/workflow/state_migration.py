@@ -18,10 +18,12 @@ from typing import Literal
 
 from seeknal.dag.project import Project
 from seeknal.dag.project_edit import ProjectEdit, apply_edit, plan_setting
-from seeknal.errors import BusyError, NotFoundError, UsageError
+from seeknal.errors import NotFoundError, UsageError
 from seeknal.state.backend import StateBackend
 from seeknal.state.copying import CopyPlan, Counts, Inventory, check_copy, copy_runs, plan_copy, take_inventory
+from seeknal.state.locks import Patience
 from seeknal.workflow.run_records import (
+    AT_ONCE,
     BACKEND_VARIABLE,
     backend_in_force,
     database_of,
@@ -78,7 +80,7 @@ def plan_migration(project: Project, target: BackendType) -> MigrationPlan:
         return _plan(project, target, backends)
 
 
-def execute_migration(project: Project, plan: MigrationPlan) -> MigrationPlan:
+def execute_migration(project: Project, plan: MigrationPlan, patience: Patience = AT_ONCE) -> MigrationPlan:
     """Do what is to do now, which is what was planned, and what was recorded since; gives the plan that was done.
 
     Runs must not go on meanwhile: raises BusyError where one does. Raises as :func:`plan_migration`, and
@@ -87,7 +89,7 @@ def execute_migration(project: Project, plan: MigrationPlan) -> MigrationPlan:
     if not plan.is_needed:
         return plan
     project.store().prepare()
-    with _alone(project), _both(project) as backends:
+    with _alone(project, patience), _both(project) as backends:
         source, target = backends[plan.source], backends[plan.target]
         # Keeps out those, too, who write through the API, until the copied records are gone from the source.
         source.initialize()
@@ -134,15 +136,10 @@ def _plan(project: Project, target: BackendType, backends: dict[BackendType, Sta
 
 
 @contextlib.contextmanager
-def _alone(project: Project) -> Iterator[None]:
-    """Keep runs off the records."""
+def _alone(project: Project, patience: Patience) -> Iterator[None]:
+    """Keep runs, and other migrations, off the records."""
     lock = records_lock(project, _PURPOSE, shared=False)
-    try:
-        lock.acquire()
-    except BusyError as error:
-        raise BusyError(
-            "the records cannot be moved while a run, or another migration, goes on", hint="try again when it is done"
-        ) from error
+    lock.acquire(patience)
     try:
         yield
     finally:

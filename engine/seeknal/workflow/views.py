@@ -37,6 +37,11 @@ def timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
+def shown_time(seconds: float) -> str:
+    """A time as people are told it: ``2026-02-09 10:00:00 UTC``."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
 def show_environment(
     project: Project, store: Store, environment: str, snapshot: Snapshot, tree: Tree | None = None
 ) -> list[str]:

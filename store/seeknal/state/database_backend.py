@@ -12,6 +12,7 @@ import secrets
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from seeknal.errors import BusyError, SeeknalError, UsageError
+from seeknal.errors import SeeknalError, UsageError
 from seeknal.state import database_rows as rows
 from seeknal.state.database_connection import Connection, Rows, SqliteConnection
 from seeknal.state.database_schema import is_prepared, prepare
@@ -31,10 +32,11 @@ from seeknal.state.errors import (
     spoiled_transaction,
     unknown_run,
 )
-from seeknal.state.leases import LeasedLock
+from seeknal.state.leased_locks import LeasedLock
 from seeknal.state.libsql_connection import LibsqlConnection, check_libsql, is_libsql_url
 from seeknal.state.locks import FileLock
 from seeknal.state.records import NodeRecord, RunRecord, check_node_id, check_run_id, node_changes
+from seeknal.state.run_locks import RunLock, RunLocks
 
 
 def _now() -> datetime:
@@ -97,7 +99,7 @@ class DatabaseBackend:
         self._clock = clock
         self._of_thread = threading.local()
         self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
-        self._locks: dict[str, FileLock | LeasedLock] = {}
+        self._locks = RunLocks(self._run_lock)
 
     def initialize(self) -> None:
         self._connect()
@@ -118,8 +120,7 @@ class DatabaseBackend:
             return False
 
     def close(self) -> None:
-        for run_id in list(self._locks):
-            self.release_lock(run_id)
+        self._locks.release_all()
         for connection in list(self._connections):
             connection.close()
 
@@ -228,37 +229,20 @@ class DatabaseBackend:
     # locks
 
     def acquire_lock(self, run_id: str, timeout_ms: int = 5000) -> bool:
-        try:
-            self._take_lock(run_id, timeout_ms)
-        except BusyError:
-            return False
-        return True
+        return self._locks.acquire(run_id, timeout_ms)
 
     def release_lock(self, run_id: str) -> None:
-        lock = self._locks.pop(check_run_id(run_id), None)
-        if lock is not None:
-            lock.release()
+        self._locks.release(run_id)
 
-    @contextlib.contextmanager
-    def lock(self, run_id: str, timeout_ms: int = 5000) -> Iterator[None]:
-        self._take_lock(run_id, timeout_ms)
-        try:
-            yield
-        finally:
-            self.release_lock(run_id)
+    def lock(self, run_id: str, timeout_ms: int = 5000) -> AbstractContextManager[None]:
+        return self._locks.hold(run_id, timeout_ms)
 
-    def _take_lock(self, run_id: str, timeout_ms: int) -> None:
-        # A new lock object each time, so that this very backend, too, is refused while it holds the lock.
-        lock = self._run_lock(check_run_id(run_id))
-        lock.acquire(timeout_ms / 1000)
-        self._locks[run_id] = lock
-
-    def _run_lock(self, run_id: str) -> FileLock | LeasedLock:
+    def _run_lock(self, run_id: str) -> RunLock:
         if self.url is not None:
             # On a connection of its own: a lease is seen by others before this thread's transaction ends.
             return LeasedLock(run_id, self._purpose, self._open)
         folder = self.db_path.with_name(f"{self.db_path.name}-locks")
-        return FileLock(folder / f"{run_id}.lock", self._purpose)
+        return FileLock(folder / f"{run_id}.lock", self._purpose, what=f"run '{run_id}'")
 
     # transactions
 

@@ -10,6 +10,7 @@ import contextlib
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -17,11 +18,10 @@ from typing import Any
 
 import msgspec
 
-from seeknal.errors import BusyError
 from seeknal.state.errors import check_revisions, known_run, spoiled_transaction, unknown_run
-from seeknal.state.locks import FileLock
 from seeknal.state.records import NodeRecord, RunRecord, check_node_id, check_run_id, node_changes
 from seeknal.state.run_files import RunFiles
+from seeknal.state.run_locks import RunLocks
 
 
 def _now() -> datetime:
@@ -63,7 +63,7 @@ class FileBackend:
         self._files = RunFiles(self.base_path / "runs", purpose, wait_seconds)
         self._clock = clock
         self._of_thread = threading.local()
-        self._locks: dict[str, FileLock] = {}
+        self._locks = RunLocks(self._files.run_lock)
 
     def initialize(self) -> None:
         with self._writing():
@@ -73,8 +73,7 @@ class FileBackend:
         return self._files.is_usable()
 
     def close(self) -> None:
-        for run_id in list(self._locks):
-            self.release_lock(run_id)
+        self._locks.release_all()
 
     # runs
 
@@ -181,30 +180,13 @@ class FileBackend:
     # locks
 
     def acquire_lock(self, run_id: str, timeout_ms: int = 5000) -> bool:
-        try:
-            self._take_lock(run_id, timeout_ms)
-        except BusyError:
-            return False
-        return True
+        return self._locks.acquire(run_id, timeout_ms)
 
     def release_lock(self, run_id: str) -> None:
-        lock = self._locks.pop(check_run_id(run_id), None)
-        if lock is not None:
-            lock.release()
+        self._locks.release(run_id)
 
-    @contextlib.contextmanager
-    def lock(self, run_id: str, timeout_ms: int = 5000) -> Iterator[None]:
-        self._take_lock(run_id, timeout_ms)
-        try:
-            yield
-        finally:
-            self.release_lock(run_id)
-
-    def _take_lock(self, run_id: str, timeout_ms: int) -> None:
-        # A new lock object each time, so that this very backend, too, is refused while it holds the lock.
-        lock = self._files.run_lock(check_run_id(run_id))
-        lock.acquire(timeout_ms / 1000)
-        self._locks[run_id] = lock
+    def lock(self, run_id: str, timeout_ms: int = 5000) -> AbstractContextManager[None]:
+        return self._locks.hold(run_id, timeout_ms)
 
     # transactions
 

@@ -2,6 +2,7 @@
 
 - *lock file*: the file that a lock stands for. Its content is the *holder*; its existence means nothing.
 - *holder*: who has the lock: what for, which process, on which machine, since when.
+- *patience*: how long somebody waits for a lock that another has.
 
 The lock itself is the kernel's ``flock`` on the open file. So it is gone in the moment its holder is, killed
 or not, and there is nothing to expire and nothing to clean up. Linux and macOS.
@@ -12,6 +13,8 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -30,29 +33,69 @@ _LOOKS_AT_THE_HOLDER = 10
 
 
 class Holder(msgspec.Struct, frozen=True):
-    """Who holds a lock. ``since`` is ISO 8601 in UTC."""
+    """Who holds a lock. ``since`` is ISO 8601 in UTC, with seconds."""
 
     purpose: str
     pid: int
     host: str
     since: str
 
+    @classmethod
+    def this_process(cls, purpose: str) -> Holder:
+        """Name the process that asks, from now on."""
+        return cls(purpose, os.getpid(), os.uname().nodename, datetime.now(UTC).isoformat(timespec="seconds"))
+
     def __str__(self) -> str:
-        return f"{self.purpose} (process {self.pid} on {self.host}, since {self.since})"
+        since = self.since.removesuffix("+00:00").replace("T", " ")
+        return f"{self.purpose} (process {self.pid} on {self.host}, since {since} UTC)"
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait for a lock that another has: ``seconds``, 0 for not at all, infinite for as long as it takes.
+
+    ``tell`` is told once, and only by who waits, whom it waits for. ``way_out`` is the hint for who is refused.
+    """
+
+    seconds: float = 0.0
+    tell: Callable[[str], None] | None = None
+    way_out: str = "try again when it is done"
+
+    def refusal(self, what: str, holder: Holder | str | None) -> BusyError:
+        """Make the error for who waited in vain for ``what``, which ``holder`` has."""
+        waited = f"; waited {self.seconds:g} s" if self.seconds else ""
+        hint = self.way_out
+        if isinstance(holder, Holder):
+            hint += f"; if process {holder.pid} hangs, ending it frees the lock"
+        return BusyError(f"{what} is locked by {holder or 'another process'}{waited}", hint=hint)
+
+
+IMPATIENT = Patience()
 
 
 class FileLock:
     """A lock between processes, and between threads that each have a FileLock of their own.
 
-    ``purpose`` is what others are told when they are refused: the command that runs, say. Not reentrant. With
-    ``shared`` it keeps out those alone who want it for themselves, and they are not told who has it.
+    ``purpose`` is what others are told when they are refused: the command that runs, say; ``what`` is what the lock
+    is on, in words. Not reentrant. With ``shared`` it keeps out those alone who want it for themselves. Who shares a
+    lock does not stand in its file; ``sharers`` finds out who does, for those who want it alone.
     A child made by plain ``fork`` inherits the lock and keeps it alive; one that executes a program does not.
     """
 
-    def __init__(self, path: str | Path, purpose: str, *, shared: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        purpose: str,
+        *,
+        what: str = "",
+        shared: bool = False,
+        sharers: Callable[[], Iterable[Holder]] = tuple,
+    ) -> None:
         self.path = Path(path)
         self.purpose = purpose
+        self.what = what or str(path)
         self.shared = shared
+        self._sharers = sharers
         self._descriptor: int | None = None
         self._owner_pid = 0
 
@@ -61,16 +104,17 @@ class FileLock:
         """Whether this object holds the lock."""
         return self._descriptor is not None
 
-    def acquire(self, timeout_seconds: float = 0.0) -> None:
-        """Take the lock, waiting at most ``timeout_seconds``; 0 tries once. Makes the file and its folders.
+    def acquire(self, patience: Patience = IMPATIENT) -> None:
+        """Take the lock, waiting as ``patience`` says. Makes the file and its folders.
 
         Raises BusyError, which names the holder, where the lock was not free in time; SeeknalError where the
         file cannot be opened or its filesystem has no locks. RuntimeError: this object holds the lock already.
         """
         if self.held:
             raise RuntimeError(f"{self.path} is already locked by this FileLock")
-        deadline = time.monotonic() + timeout_seconds
+        deadline = time.monotonic() + patience.seconds
         pause_seconds = _FIRST_PAUSE_SECONDS
+        told = patience.tell is None
         while True:
             try:
                 descriptor = self._try_to_lock()
@@ -86,7 +130,10 @@ class FileLock:
                 return
             left_seconds = deadline - time.monotonic()
             if left_seconds <= 0:
-                raise self._busy()
+                raise patience.refusal(self.what, self._holder())
+            if not told and patience.tell is not None:
+                told = True
+                patience.tell(f"waiting for {self.what}, which is locked by {self._holder() or 'another process'}")
             time.sleep(min(pause_seconds, left_seconds))
             pause_seconds = min(pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
 
@@ -146,11 +193,9 @@ class FileLock:
         return (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino)
 
     def _write_holder(self, descriptor: int) -> None:
-        since = datetime.now(UTC).isoformat(timespec="seconds")
-        holder = Holder(self.purpose, os.getpid(), os.uname().nodename, since)
         try:
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, msgspec.json.encode(holder), 0)
+            os.pwrite(descriptor, msgspec.json.encode(Holder.this_process(self.purpose)), 0)
         except OSError:
             # The lock is held all the same; on a full disk the refused are only not told by whom.
             return
@@ -170,17 +215,13 @@ class FileLock:
                 return holder
         return None
 
-    def _busy(self) -> BusyError:
+    def _holder(self) -> Holder | str | None:
+        """Say who has the lock, for one who was just refused."""
         holder = self._read_holder()
-        if holder is None:
-            return BusyError(
-                f"{self.purpose} cannot lock {self.path}: another process has the lock",
-                hint="try again when it is done",
-            )
-        return BusyError(
-            f"{self.purpose} cannot lock {self.path}: it is locked by {holder}",
-            hint=f"try again when it is done; if process {holder.pid} hangs, ending it frees the lock",
-        )
+        if holder is not None:
+            return holder
+        sharers = [str(sharer) for sharer in self._sharers()]
+        return " and by ".join(sharers)
 
 
 def _is_dead(holder: Holder) -> bool:

@@ -21,7 +21,7 @@ import msgspec
 
 from seeknal.errors import CorruptObjectError
 from seeknal.state.errors import StateBackendError, TransactionError
-from seeknal.state.locks import FileLock
+from seeknal.state.locks import FileLock, Patience
 from seeknal.state.records import (
     SCHEMA_VERSION,
     RunRecord,
@@ -56,8 +56,8 @@ class RunFiles:
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
         """Hold the write lock; :meth:`keep` needs it. Makes the folder. Raises BusyError."""
-        lock = FileLock(self.folder / ".write.lock", self._purpose)
-        lock.acquire(self._wait_seconds)
+        lock = FileLock(self.folder / ".write.lock", self._purpose, what=f"{self.folder}")
+        lock.acquire(Patience(self._wait_seconds))
         try:
             self._finish_journal()
             yield
@@ -66,7 +66,7 @@ class RunFiles:
 
     def run_lock(self, run_id: str) -> FileLock:
         """Give a lock object for a run, a new one each time, not yet acquired."""
-        return FileLock(self.folder / ".locks" / f"{run_id}.lock", self._purpose)
+        return FileLock(self.folder / ".locks" / f"{run_id}.lock", self._purpose, what=f"run '{run_id}'")
 
     def is_usable(self) -> bool:
         """Say whether the folder exists and can be read and written."""

@@ -355,10 +355,26 @@ class Store:
 
         Gives the new record. ``change`` is short: others wait for it.
         """
-        with locked(self.root / "locks" / f"{name}.record"):
+        with locked(self._record_lock(name)):
             record = change(self.read_environment(name))
             self.write_environment(record)
             return record
+
+    def change_environment(
+        self, name: str, change: Callable[[EnvironmentRecord], EnvironmentRecord]
+    ) -> EnvironmentRecord | None:
+        """As :meth:`update_environment`, where there is a record; else nothing is written, and None given."""
+        with locked(self._record_lock(name)):
+            before = self.read_environment(name)
+            if before is None:
+                return None
+            record = change(before)
+            self.write_environment(record)
+            return record
+
+    def _record_lock(self, name: str) -> Path:
+        # No environment has a name that begins with a dot, so this is no environment's own lock.
+        return self.root / "locks" / f".{name}.record"
 
     def remove_environment(self, name: str) -> None:
         """Forget an environment's record, deliveries and failures. Its ref is removed by whoever moves refs."""

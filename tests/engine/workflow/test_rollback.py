@@ -146,10 +146,22 @@ def test_the_loser_of_a_race_changes_nothing(shop: Path) -> None:
     plan = plan_rollback(project.store(), "prod", "2")
     roll_back(shop, "1")
     before = files_below(shop / "target/store/refs")
-    with pytest.raises(PromotionRaceError, match="moved by another process"):
+    with pytest.raises(PromotionRaceError, match=r"production moved to .* UTC; nodes that differ: transform\.a.*"):
         execute_rollback(project, project.store(), plan)
     assert files_below(shop / "target/store/refs") == before
     assert value(shop) == "2"
+
+
+def test_a_rollback_to_a_named_state_goes_there_from_wherever_the_environment_stands(shop: Path) -> None:
+    project = Project.open(shop)
+    store = project.store()
+    oldest = list(read_history(store, "prod"))[-1].digest
+    plan = plan_rollback(store, "prod", oldest)
+    roll_back(shop, "1")
+    head = store.refs.read("prod")
+    digest, _ = execute_rollback(project, store, plan)
+    assert store.read_snapshot(digest).parent == head
+    assert value(shop) == "1"
 
 
 def test_a_rollback_waits_for_no_run(shop: Path) -> None:

@@ -16,6 +16,7 @@ from seeknal.dag.project import Project
 from seeknal.errors import BusyError, CorruptObjectError, NotFoundError, UsageError
 from seeknal.state.backend import StateBackend
 from seeknal.workflow.run_records import backend_in_force, open_backend, recording
+from seeknal.workflow.session import environment_lock, run_purpose
 from seeknal.workflow.state_migration import MigrationPlan, count_records, execute_migration, plan_migration
 from tests.engine.workflow.projects import run, transform, write_project
 
@@ -126,7 +127,9 @@ def test_variable_that_would_undo_the_switch_is_refused(root: Path, monkeypatch:
 
 def test_migration_is_refused_while_a_run_goes_on(root: Path) -> None:
     before = held(root)
-    with recording(Project.open(root), None), pytest.raises(BusyError, match="while a run"):
+    project = Project.open(root)
+    refused = pytest.raises(BusyError, match=r"records of runs is locked by seeknal run --env dev \(process \d+ ")
+    with environment_lock(project.store(), "dev", run_purpose("dev")), recording(project, None), refused:
         migrate(root, "database")
     assert held(root) == before
     migrate(root, "database")

@@ -24,7 +24,8 @@ from seeknal.state.backend import (
     create_state_backend,
 )
 from seeknal.state.database_connection import SqliteConnection
-from seeknal.state.leases import LeasedLock
+from seeknal.state.leased_locks import LeasedLock
+from seeknal.state.locks import Patience
 
 StartPython = Callable[..., "subprocess.Popen[str]"]
 
@@ -381,7 +382,7 @@ def test_lease_keeps_others_out_until_it_is_released(connect: Callable[[], Sqlit
     first, second = (LeasedLock("r1", f"run {number}", connect) for number in (1, 2))
     first.acquire()
     with pytest.raises(BusyError, match=rf"locked by run 1 \(process {os.getpid()} "):
-        second.acquire(0.06)
+        second.acquire(Patience(0.06))
     second.release()
     LeasedLock("r2", "other", connect).acquire()
     first.release()
@@ -403,7 +404,7 @@ def test_lease_is_renewed_while_its_holder_lives_and_ends_where_it_does_not(
     # As a process does that is killed: no more renewals, no release.
     living._released.set()
     successor = LeasedLock("r1", "successor", connect)
-    successor.acquire(30)
+    successor.acquire(Patience(30))
     living.release()
     with pytest.raises(BusyError, match="successor"):
         LeasedLock("r1", "other", connect).acquire()

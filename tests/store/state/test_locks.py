@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from seeknal.errors import BusyError, SeeknalError
-from seeknal.state.locks import FileLock, Holder
+from seeknal.state.locks import FileLock, Holder, Patience
 
 StartPython = Callable[..., "subprocess.Popen[str]"]
 
@@ -44,11 +44,11 @@ except BusyError as error:
 COUNT = """
 import sys
 from pathlib import Path
-from seeknal.state.locks import FileLock
+from seeknal.state.locks import FileLock, Patience
 counter = Path(sys.argv[2])
 for _ in range(100):
     lock = FileLock(sys.argv[1], "counting")
-    lock.acquire(60)
+    lock.acquire(Patience(60))
     counter.write_text(str(int(counter.read_text()) + 1))
     lock.release()
 """
@@ -87,7 +87,6 @@ def test_second_process_is_refused_and_told_who_holds_the_lock(path: Path, pytho
         refused = python(TRY, path)
         _, message = refused.communicate(timeout=60)
     assert refused.returncode == 1
-    assert "seeknal gc cannot lock" in message
     assert str(path) in message
     assert "seeknal run --env dev" in message
     assert f"process {os.getpid()} on {os.uname().nodename}" in message
@@ -128,7 +127,7 @@ def test_name_of_a_killed_holder_is_never_told(path: Path, python: StartPython) 
     lock.acquire()
     # As in the moment between taking the lock and writing one's name.
     path.write_bytes(stale)
-    with pytest.raises(BusyError, match="another process has the lock"):
+    with pytest.raises(BusyError, match="locked by another process"):
         FileLock(path, "me").acquire()
     lock.release()
 
@@ -136,9 +135,9 @@ def test_name_of_a_killed_holder_is_never_told(path: Path, python: StartPython) 
 def test_shared_lock_keeps_out_only_who_wants_it_alone(path: Path) -> None:
     alone = FileLock(path, "migrate")
     with FileLock(path, "run", shared=True), FileLock(path, "other run", shared=True):
-        with pytest.raises(BusyError, match="migrate cannot lock") as refused:
+        with pytest.raises(BusyError, match="locked by another process") as refused:
             alone.acquire()
-        assert "another process has the lock" in str(refused.value)
+        assert refused.value.hint
     for shared in (True, False):
         with alone, pytest.raises(BusyError, match="locked by migrate"):
             FileLock(path, "run", shared=shared).acquire()
@@ -167,7 +166,7 @@ def test_processes_take_turns(path: Path, tmp_path: Path, python: StartPython) -
 def test_waiter_gets_the_lock_when_it_is_released(path: Path) -> None:
     first, second = FileLock(path, "first"), FileLock(path, "second")
     first.acquire()
-    waiting = threading.Thread(target=second.acquire, args=(60,))
+    waiting = threading.Thread(target=second.acquire, args=(Patience(60),))
     waiting.start()
     first.release()
     waiting.join()
@@ -177,7 +176,7 @@ def test_waiter_gets_the_lock_when_it_is_released(path: Path) -> None:
 
 def test_wait_that_was_too_short_is_refused(path: Path) -> None:
     with FileLock(path, "first"), pytest.raises(BusyError, match="first"):
-        FileLock(path, "second").acquire(timeout_seconds=0.02)
+        FileLock(path, "second").acquire(Patience(0.02))
 
 
 def test_lock_file_says_who_holds_it_and_stays_empty_after_release(path: Path) -> None:
