@@ -120,13 +120,15 @@ def _holding(task: Task) -> Iterator[None]:
     if not task.mutexes:
         yield
         return
-    from seeknal.state.locks import FileLock
+    from seeknal.state.locks import FileLock, Patience
 
     with contextlib.ExitStack() as held:
         # In one order everywhere, so that no two wait for each other.
         for name in sorted(task.mutexes):
-            lock = FileLock(Path(task.store_root) / "locks" / f"mutex-{name.lower()}.lock", task.node_id)
-            lock.acquire(float("inf"))
+            # No environment has a name that begins with a dot, so this is no environment's own lock.
+            path = Path(task.store_root) / "locks" / f".mutex-{name.lower()}"
+            lock = FileLock(path, task.node_id, what=f"mutex '{name}'")
+            lock.acquire(Patience(float("inf")))
             held.callback(lock.release)
         yield
 
