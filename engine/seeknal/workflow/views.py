@@ -13,13 +13,14 @@ whatever the number of nodes.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from seeknal.dag.names import PRODUCTION
 from seeknal.dag.project import Project
@@ -112,35 +113,40 @@ def _build(store: Store, view: Path, tree: Tree) -> None:
 
 def _link_tree(store: Store, building: Path, view: Path, tree: Tree) -> None:
     # Links are relative to where they will stand, not to where they are built.
-    blobs = Path(os.path.relpath(store.root / "blobs", view))
+    inside = len(str(store.root / "blobs"))
+    blobs = os.path.relpath(store.root / "blobs", view)
+
+    def linked(blob: Blob) -> str:
+        return f"{blobs}{str(store.blob_path(blob))[inside:]}"
+
     (building / "cache").mkdir(parents=True)
     (building / "intermediate").mkdir()
+    kinds: set[str] = set()
     for node_id, entry in tree.nodes.items():
         kind, _, name = node_id.partition(".")
         for number, part in enumerate(entry.artifact.parts):
-            path = blobs / store.blob_path(part).relative_to(store.root / "blobs")
+            path = linked(part)
             ending = f".{number}.parquet" if number else ".parquet"
-            folder = building / "cache" / kind
-            folder.mkdir(exist_ok=True)
-            os.symlink(Path("../..") / path, folder / f"{name}{ending}")
-            os.symlink(Path("..") / path, building / "intermediate" / f"{kind}_{name}{ending}")
+            if kind not in kinds:
+                (building / "cache" / kind).mkdir()
+                kinds.add(kind)
+            os.symlink(f"../../{path}", f"{building}/cache/{kind}/{name}{ending}")
+            os.symlink(f"../{path}", f"{building}/intermediate/{kind}_{name}{ending}")
         if is_feature_group(entry):
             _write(building / "intermediate" / f"{kind}_{name}_meta.json", entry.artifact.metadata)
         if is_entity(node_id):
             store_folder = building / FEATURE_STORE / name
             store_folder.mkdir(parents=True)
-            path = blobs / store.blob_path(entry.artifact.parts[0]).relative_to(store.root / "blobs")
-            os.symlink(Path("../..") / path, store_folder / "features.parquet")
+            os.symlink(f"../../{linked(entry.artifact.parts[0])}", store_folder / "features.parquet")
             _write(store_folder / "_entity_catalog.json", entity_catalog(tree, node_id))
         for file, blob in model_files(node_id, entry):
             (building / MODELS).mkdir(exist_ok=True)
-            path = blobs / store.blob_path(blob).relative_to(store.root / "blobs")
-            os.symlink(Path("..") / path, building / MODELS / file)
+            os.symlink(f"../{linked(blob)}", building / MODELS / file)
     _write(building / "run_state.json", run_state(tree))
 
 
 def _write(path: Path, document: Any) -> None:
-    path.write_text(json.dumps(document, indent=2), encoding="utf-8")
+    path.write_bytes(indented(document))
 
 
 def model_files(node_id: str, entry: TreeEntry) -> list[tuple[str, Blob]]:
@@ -222,10 +228,15 @@ def entity_catalog(tree: Tree, node_id: str) -> dict[str, Any]:
     }
 
 
+def indented(document: Any) -> bytes:
+    """A document as JSON for people."""
+    return msgspec.json.format(msgspec.json.encode(document), indent=2)
+
+
 def write_json(store: Store, path: Path, document: Any) -> None:
     """Write a JSON file in one step."""
     store.prepare()
-    write_atomically(path, json.dumps(document, indent=2).encode(), store.temporary_folder)
+    write_atomically(path, indented(document), store.temporary_folder)
 
 
 def show_record(project: Project, store: Store, record: EnvironmentRecord) -> None:

@@ -29,6 +29,9 @@ _WINDOW_BYTES = 4 * 1024 * 1024
 
 _SMALLEST_READ_BYTES = 16 * 1024
 
+# A file that is read at once: each read and each seek of a small one costs more than hashing it.
+_SMALL_BYTES = 256 * 1024
+
 
 class ParquetDigest(msgspec.Struct, frozen=True):
     """What a Parquet file is, as far as it can be told without decoding it.
@@ -55,6 +58,8 @@ def digest_parquet(path: Path) -> ParquetDigest:
     try:
         with FileIO(path) as file:
             size_bytes = os.fstat(file.fileno()).st_size
+            if size_bytes <= _SMALL_BYTES:
+                return _digest_small(file.read(size_bytes + 1), size_bytes)
             footer = _read_footer(file, size_bytes)
             buffer = memoryview(bytearray(min(size_bytes, _WINDOW_BYTES)))
             hashers = [xxhash.xxh3_128(layout) for layout in footer.layouts]
@@ -92,6 +97,21 @@ def digest_file(path: Path) -> tuple[str, int]:
             hasher.update(buffer[:count])
             size_bytes += count
     return hasher.hexdigest(), size_bytes
+
+
+def _digest_small(data: bytes, size_bytes: int) -> ParquetDigest:
+    """Digest a Parquet file that was read whole."""
+    if len(data) != size_bytes:
+        raise CorruptObjectError("its size changed while it was read")
+    end = size_bytes - TRAILER_BYTES
+    length = footer_length(data[: len(MAGIC)], data[max(0, end) :], size_bytes)
+    footer = parse_footer(data[end - length : end], size_bytes)
+    hashers = [xxhash.xxh3_128(layout) for layout in footer.layouts]
+    view = memoryview(data)
+    for column, start, stop in footer.chunks:
+        hashers[column].update(view[start:stop])
+    columns = tuple((name, hasher.hexdigest()) for name, hasher in zip(footer.columns, hashers, strict=True))
+    return ParquetDigest(xxhash.xxh3_128_hexdigest(data), size_bytes, footer.row_count, columns)
 
 
 def _read_footer(file: FileIO, size_bytes: int) -> ParquetFooter:

@@ -222,6 +222,11 @@ def _read(data: bytes, position: int, readers: _Readers) -> tuple[_Fields, int]:
         reader = readers.get(field << 4 | kind)
         if reader is not None:
             fields[field], position = reader(data, position)
+        elif kind == _I64 or kind == _I32:
+            # As in _skip. Most fields are one of these, and a call costs more than passing over them.
+            while data[position] > 127:
+                position += 1
+            position += 1
         elif kind not in _BOOLEANS:
             position = _skip(data, position, kind, 1)
     return fields, position + 1
@@ -246,7 +251,10 @@ def _skip(data: bytes, position: int, kind: int, depth: int) -> int:
             if header < 16:
                 _, position = _integer(data, position)
             field_kind = header & 15
-            if field_kind not in _BOOLEANS:
+            if field_kind == _BINARY and data[position] < 128:
+                # A minimum or maximum, as a rule.
+                position += 1 + data[position]
+            elif field_kind not in _BOOLEANS:
                 position = _skip(data, position, field_kind, depth + 1)
         return position + 1
     if kind in (_LIST, _SET):

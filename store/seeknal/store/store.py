@@ -84,6 +84,7 @@ class Store:
         self.refs = Refs(root / "refs", self.temporary_folder)
         self.leases = Leases(root)
         self.seals = Seals(root, self.temporary_folder)
+        self._actions = str(root / "actions")
         self._written: list[Path] = []
 
     def prepare(self) -> None:
@@ -181,7 +182,7 @@ class Store:
     # action records
 
     def _action_path(self, fingerprint: str) -> Path:
-        return self.root / "actions" / fingerprint[:2] / fingerprint[2:]
+        return Path(f"{self._actions}{os.sep}{fingerprint[:2]}{os.sep}{fingerprint[2:]}")
 
     def find_action(self, fingerprint: str) -> Artifact | None:
         """The artifact that this fingerprint gave before, None where none is known, whole and readable.
