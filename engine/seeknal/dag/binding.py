@@ -7,11 +7,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
+from seeknal.dag.filled_sql import FilledSql
 from seeknal.dag.sql import Sql, quoted, quoted_node
 from seeknal.dag.sql_functions import PURE_TABLE_FUNCTIONS
 from seeknal.dag.sql_problem import SqlProblem, engine_problem, shifted
@@ -33,7 +35,7 @@ _PLAIN_OPERATORS = frozenset(
 )
 _PLAIN = _PLAIN_OPERATORS | {name.upper() for name in PURE_TABLE_FUNCTIONS}
 
-# Where the empty tables stand. Queries see views of them, as they see views of files when they run: without row ids.
+# Where the empty tables stand. Queries see queries or views of them, as of files when they run: without row ids.
 _TABLES = "seeknal_tables"
 
 
@@ -74,6 +76,7 @@ class Binder:
         self.connection.execute(f"SET disabled_optimizers = '{disabled}'")
         self.connection.execute(f"CREATE SCHEMA {_TABLES}")
         self._schemas: set[str] = set()
+        self._views: set[str] = set()
         self._declared: dict[str, dict[str, str]] = {}
 
     def close(self) -> None:
@@ -83,20 +86,18 @@ class Binder:
         """Make a node's columns known to queries that are bound from now on. Raises duckdb.Error."""
         if self._declared.get(node_id) == schema and list(self._declared.get(node_id, {})) == list(schema):
             return
-        kind = node_id.partition(".")[0]
-        if kind not in self._schemas:
-            self.connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(kind)}")
-            self._schemas.add(kind)
         columns = ", ".join(f"{quoted(name)} {type_}" for name, type_ in schema.items())
-        table = f"{_TABLES}.{quoted(node_id)}"
-        self.connection.execute(f"CREATE OR REPLACE TABLE {table} ({columns})")
-        self.connection.execute(f"CREATE OR REPLACE VIEW {quoted_node(node_id)} AS FROM {table}")
+        self.connection.execute(f"CREATE OR REPLACE TABLE {_TABLES}.{quoted(node_id)} ({columns})")
+        self._views.discard(node_id)
         self._declared[node_id] = dict(schema)
 
     def forget(self, node_id: str) -> None:
         """Make a node's columns unknown again."""
         if self._declared.pop(node_id, None) is not None:
-            self.connection.execute(f"DROP VIEW {quoted_node(node_id)}; DROP TABLE {_TABLES}.{quoted(node_id)}")
+            if node_id in self._views:
+                self.connection.execute(f"DROP VIEW {quoted_node(node_id)}")
+                self._views.remove(node_id)
+            self.connection.execute(f"DROP TABLE {_TABLES}.{quoted(node_id)}")
 
     def bind(self, sql: Sql, inputs: Sequence[str]) -> Bound:
         """Bind a query whose inputs are all declared. ``inputs`` are the node's, for positional names.
@@ -106,9 +107,13 @@ class Binder:
         import duckdb
 
         named = list(dict.fromkeys([*sql.references, *(inputs[index] for _, index in sql.positions)]))
+        bound = self._bind_filled_in(sql, inputs, named) if sql.places else None
+        if bound is not None:
+            return bound
         *before, query = sql.bare
         running, prefix = 0, ""
         try:
+            self._make_views(named)
             for name, index in sql.positions:
                 self.connection.execute(
                     f"CREATE OR REPLACE TEMP VIEW {quoted(name)} AS FROM {quoted_node(inputs[index])}"
@@ -127,6 +132,41 @@ class Binder:
         finally:
             self._clean(sql)
 
+    def _bind_filled_in(self, sql: Sql, inputs: Sequence[str], named: Sequence[str]) -> Bound | None:
+        """Bind a single SELECT with the inputs' tables filled in, which spares it views.
+
+        Gives None where DuckDB refuses that: with views, then, it tells what is wrong, and where.
+        """
+        import duckdb
+
+        positions, start = dict(sql.positions), sql.starts[0]
+        fillings = []
+        for place in sql.places:
+            name = inputs[positions[place.name]] if place.name in positions else place.name
+            table = f"FROM {_TABLES}.{quoted(name)}"
+            fillings.append((place.start - start, place.end - start, place.called, table))
+        query = FilledSql.of(sql.statements[0], fillings).text
+        try:
+            # Cheaper than DESCRIBE, as it stops after binding; but its errors do not say where.
+            relation = self.connection.sql(query)
+            schema = _distinct(zip(relation.columns, map(str, relation.types), strict=True))
+            return Bound(schema, self._reads(query, named))
+        except duckdb.Error:
+            return None
+
+    def _make_views(self, named: Sequence[str]) -> None:
+        for node_id in named:
+            if node_id in self._views:
+                continue
+            kind = node_id.partition(".")[0]
+            if kind not in self._schemas:
+                self.connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(kind)}")
+                self._schemas.add(kind)
+            self.connection.execute(
+                f"CREATE OR REPLACE VIEW {quoted_node(node_id)} AS FROM {_TABLES}.{quoted(node_id)}"
+            )
+            self._views.add(node_id)
+
     def _schema(self, query: str, *, depends_on_data: bool) -> dict[str, str] | None:
         import duckdb
 
@@ -139,21 +179,12 @@ class Binder:
             raise
         if depends_on_data:
             return None
-        schema: dict[str, str] = {}
-        lowered: dict[str, str] = {}
-        for name, type_, *_ in rows:
-            twin = lowered.get(name.lower())
-            if twin is not None:
-                both = f"'{name}'" if twin == name else f"'{twin}' and '{name}'"
-                raise BindError(SqlProblem(f"two output columns are called {both}", None, "name one of them with AS"))
-            lowered[name.lower()] = name
-            schema[name] = type_
-        return schema
+        return _distinct((name, type_) for name, type_, *_ in rows)
 
     def _reads(self, query: str, named: Sequence[str]) -> dict[str, tuple[str, ...] | None]:
         rows = self.connection.execute(f"EXPLAIN (FORMAT JSON) {query}").fetchall()
         try:
-            operators = list(_operators(json.loads(rows[0][1])))
+            operators = list(_operators(msgspec.json.decode(rows[0][1])))
         except RecursionError:
             return dict.fromkeys(named)
         scanned: dict[str, set[str]] = {_table_name(node_id): set() for node_id in named}
@@ -196,6 +227,20 @@ class Binder:
             self.connection.execute(f"DROP VIEW IF EXISTS temp.{quoted(name)}")
         if len(sql.statements) > 1 or sql.depends_on_data:
             drop_temporary_objects(self.connection)
+
+
+def _distinct(columns: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Columns as a schema. Raises BindError where two have one name."""
+    schema: dict[str, str] = {}
+    lowered: dict[str, str] = {}
+    for name, type_ in columns:
+        twin = lowered.get(name.lower())
+        if twin is not None:
+            both = f"'{name}'" if twin == name else f"'{twin}' and '{name}'"
+            raise BindError(SqlProblem(f"two output columns are called {both}", None, "name one of them with AS"))
+        lowered[name.lower()] = name
+        schema[name] = type_
+    return schema
 
 
 def drop_temporary_objects(connection: Any) -> None:

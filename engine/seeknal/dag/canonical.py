@@ -9,6 +9,8 @@ form are the same query; the reverse is not promised, and identifiers, strings a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from seeknal.dag.names import RESERVED_SQL_WORDS
 from seeknal.dag.tokens import Token, tokens
 
@@ -24,7 +26,11 @@ def canonical_sql(sql: str) -> str:
     Only words that DuckDB cannot take for a name where they stand are put in upper case. Words such as ``over`` or
     ``between`` may be columns and stay as they are written, and so does any word after ``AS`` or a dot.
     """
-    found = tokens(sql)
+    return canonical_of(tokens(sql))
+
+
+def canonical_of(found: Sequence[Token]) -> str:
+    """Give the canonical form of a query that was cut into tokens already."""
     pieces: list[str] = []
     for index, token in enumerate(found):
         before = found[index - 1] if index else None

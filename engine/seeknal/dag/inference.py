@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from seeknal.dag.binding import Binder, BindError, Schema
-from seeknal.dag.canonical import canonical_sql
 from seeknal.dag.check_binding import bind_checks
 from seeknal.dag.draft import Draft
 from seeknal.dag.parse import ParsedProject
@@ -182,7 +181,7 @@ class Inference:
         draft = self._parsed.drafts[node_id]
         if draft.sql is None:
             return self._bind_by_kind(draft, schemas)
-        canonical = canonical_sql(draft.sql.text)
+        canonical = draft.sql.canonical
         volatile = (*draft.sql.volatile, *draft.volatile)
         used = {*draft.sql.references, *(draft.inputs[index] for _, index in draft.sql.positions)}
         if any(schemas.get(name) is None for name in used):

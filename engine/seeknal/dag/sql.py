@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from seeknal.dag.canonical import canonical_of
 from seeknal.dag.names import did_you_mean
 from seeknal.dag.sql_problem import SqlProblem, engine_problem, shifted
 from seeknal.dag.syntax import POSITIONAL, NoTree, Syntax, TableName, outline, read_query
@@ -58,7 +59,8 @@ class Sql:
     reads cannot be told from its plan. ``depends_on_data``: neither can the columns it gives. ``moves``: for each
     ``ref()`` that was replaced, the offset behind it and how much longer the text has become up to there. ``places``:
     of a single SELECT, every place where it names an input; nothing where one of them is not known for certain, or
-    something else in the query names an input by its kind (``source.orders.id``).
+    something else in the query names an input by its kind (``source.orders.id``). ``canonical``: the text's canonical
+    form.
     """
 
     text: str
@@ -74,6 +76,7 @@ class Sql:
     depends_on_data: bool = False
     moves: tuple[tuple[int, int], ...] = ()
     places: tuple[TablePlace, ...] = ()
+    canonical: str = ""
     problems: tuple[SqlProblem, ...] = ()
 
     def original_offset(self, offset: int) -> int:
@@ -172,6 +175,7 @@ class _Parts:
             depends_on_data=self._depends_on_data,
             moves=tuple(self._moves),
             places=tuple(self._places()) if len(statements) == 1 and not self._problems else (),
+            canonical=canonical_of(self._pieces),
             problems=tuple(self._problems),
         )
 

@@ -11,11 +11,12 @@ Two ways lead to a :class:`Syntax`:
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from seeknal.dag.sql_functions import (
     BUILDING_FUNCTIONS,
@@ -93,7 +94,7 @@ def read_query(text: str, connection: Any, own: Collection[str] = ()) -> list[Sy
         "SELECT json_serialize_sql($1::VARCHAR, skip_default := true, skip_null := true, skip_empty := true)", [text]
     ).fetchone()
     try:
-        tree = json.loads(row[0])
+        tree = msgspec.json.decode(row[0])
     except RecursionError:
         raise NoTree from None
     if not tree["error"]:

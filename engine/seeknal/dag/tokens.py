@@ -54,10 +54,13 @@ def tokens(sql: str) -> list[Token]:
     gap = b" "
     start = 0
     counted_bytes = counted = 0
+    is_ascii = sql.isascii()
 
     def characters(position: int) -> int:
         # DuckDB counts bytes. Positions come in order, so each byte is decoded once.
         nonlocal counted_bytes, counted
+        if is_ascii:
+            return position
         counted += len(source[counted_bytes:position].decode(errors="ignore"))
         counted_bytes = position
         return counted

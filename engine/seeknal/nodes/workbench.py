@@ -8,11 +8,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from seeknal.dag.binding import drop_temporary_objects
+from seeknal.dag.filled_sql import FilledSql
 from seeknal.dag.sql import literal, quoted, quoted_node
 from seeknal.dag.sql_problem import SqlProblem, engine_problem
 from seeknal.nodes.kind import InputTable, Task
@@ -32,6 +34,7 @@ _STORED_AS = (
 _PATTERN_CHARACTER = re.compile(r"([*?[])")
 
 
+@cache
 def stored_type(type_: str) -> str:
     """The DuckDB type that a column of this type has in a blob."""
     for pattern, replacement in _STORED_AS:
@@ -56,44 +59,6 @@ def table_query(table: InputTable) -> str:
     )
     every_type_is_stored = all(stored_type(type_) == type_ for _, type_ in table.columns)
     return f"SELECT {'*' if every_type_is_stored else columns} FROM read_parquet({file_list(table.paths)})"
-
-
-@dataclass(frozen=True, slots=True)
-class FilledIn:
-    """A statement in which inputs' names are replaced by their queries.
-
-    ``moves``: for each of them where it stood (start, end) and where its replacement ends.
-    """
-
-    text: str
-    moves: tuple[tuple[int, int, int], ...]
-
-    @classmethod
-    def of(cls, task: Task) -> FilledIn:
-        """The only statement of a task that knows its ``places``."""
-        statement = task.statements[0]
-        pieces: list[str] = []
-        moves: list[tuple[int, int, int]] = []
-        behind = length = 0
-        for start, end, index, called in task.places:
-            # A table of its own, like a view: a file's hidden columns (filename, …) stay hidden.
-            filling = f"({table_query(task.inputs[index])})" + (f" AS {called}" if called else "")
-            pieces += [statement[behind:start], filling]
-            length += start - behind + len(filling)
-            moves.append((start, end, length))
-            behind = end
-        return cls("".join([*pieces, statement[behind:]]), tuple(moves))
-
-    def original_offset(self, offset: int) -> int:
-        """Turn an offset in the text into one in the statement: inside a replacement, the start of what stood there."""
-        before, moved = 0, 0
-        for start, end, filled_end in self.moves:
-            if offset < moved + start - before:
-                break
-            if offset < filled_end:
-                return start
-            before, moved = end, filled_end
-        return before + offset - moved
 
 
 class QueryFailed(Exception):
@@ -223,7 +188,8 @@ class Workbench:
         """
         import duckdb
 
-        query = FilledIn.of(task)
+        fillings = [(start, end, called, table_query(task.inputs[index])) for start, end, index, called in task.places]
+        query = FilledSql.of(task.statements[0], fillings)
         try:
             return self.copy_to_store(connection, query.text, schema)
         except QueryFailed as error:

@@ -222,7 +222,7 @@ def _read(data: bytes, position: int, readers: _Readers) -> tuple[_Fields, int]:
         reader = readers.get(field << 4 | kind)
         if reader is not None:
             fields[field], position = reader(data, position)
-        elif kind == _I64 or kind == _I32:
+        elif kind in (_I32, _I64):
             # As in _skip. Most fields are one of these, and a call costs more than passing over them.
             while data[position] > 127:
                 position += 1

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from collections.abc import Callable, Iterator
@@ -215,6 +216,18 @@ def test_reads_are_exact(bind: Callable[..., Bound], query: str, expected: dict[
 
 
 # What the answer "all columns" is for: a plan that shows less than what can matter.
+@pytest.mark.parametrize("query", [case[0] for case in EXACT])
+def test_a_query_with_its_tables_filled_in_is_bound_as_it_is_with_views(binder: Binder, query: str) -> None:
+    sql = parse(query)
+    inputs = ("source.t", "source.u")
+    assert binder.bind(sql, inputs) == binder.bind(dataclasses.replace(sql, places=()), inputs)
+
+
+def test_most_queries_need_no_views(binder: Binder) -> None:
+    needing = [query for query, _ in EXACT if not parse(query).places and "source." in query]
+    assert len(needing) < len(EXACT) / 4, needing
+
+
 EVERYTHING = [
     "SELECT column_name FROM (DESCRIBE source.u)",
     "SELECT max FROM (SUMMARIZE source.u)",
