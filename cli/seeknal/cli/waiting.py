@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from seeknal.dag.quantity import parse_duration
 
 if TYPE_CHECKING:
     from seeknal.state.locks import Patience
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_TIME = re.compile(r"(\d+(?:\.\d+)?)(s|m|h)?")
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _FOREVER = "forever"
 
 
@@ -29,10 +28,10 @@ class _Time(click.ParamType[float]):
             return value
         if value == _FOREVER:
             return math.inf
-        found = _TIME.fullmatch(value)
-        if found is None:
+        seconds = parse_duration(value)
+        if seconds is None:
             self.fail(f"'{value}' is no time; write it like 30s, 5m or 1h", parameter, context)
-        return float(found[1]) * _SECONDS[found[2] or "s"]
+        return seconds
 
 
 class WaitingCommand(click.Command):
@@ -45,7 +44,7 @@ class WaitingCommand(click.Command):
                 given += args[index:]
                 break
             follows = args[index + 1] if index + 1 < len(args) else ""
-            given.append(f"--wait={_FOREVER}" if arg == "--wait" and not _TIME.fullmatch(follows) else arg)
+            given.append(f"--wait={_FOREVER}" if arg == "--wait" and parse_duration(follows) is None else arg)
         return super().parse_args(context, given)
 
 
