@@ -56,10 +56,7 @@ def rollback(
     plan = plan_rollback(store, name, given[0] if given else "1")
     _show(console, plan)
     digest, status, problems = plan.head.digest, "planned", []
-    if plan.changes_nothing:
-        console.mark("ok", f"'{name}' stands there already; nothing was changed")
-        status = "unchanged"
-    elif dry_run:
+    if dry_run:
         console.mark("info", "Dry run: nothing was changed")
     else:
         listener = RunReport(console, parallel=False)
@@ -67,9 +64,12 @@ def rollback(
             project, store, plan, publish=not no_publish, listener=listener, patience=patience_of(wait)
         )
         problems = [problem for error in errors for problem in error.problems()]
-        status = "failed" if errors else "success"
-        console.mark("ok", f"'{name}' stands at {digest[:12]}, which holds what {plan.target.digest[:12]} holds")
-        console.mark("info", "The project's files are as they were; the next run goes where they say")
+        status = "failed" if errors else "unchanged" if plan.changes_nothing else "success"
+        if plan.changes_nothing:
+            console.mark("ok", f"'{name}' stands there already; what is shown and delivered is what it holds")
+        else:
+            console.mark("ok", f"'{name}' stands at {digest[:12]}, which holds what {plan.target.digest[:12]} holds")
+            console.mark("info", "The project's files are as they were; the next run goes where they say")
         console.errors(problems)
     if as_json:
         print_document(

@@ -15,7 +15,7 @@ from seeknal.dag.project import Project
 from seeknal.errors import CorruptObjectError, DeliveryError, PromotionRaceError
 from seeknal.state.locks import Patience
 from seeknal.store.history import Moment
-from seeknal.store.objects import Tree
+from seeknal.store.objects import Snapshot, Tree
 from seeknal.store.store import Store
 from seeknal.workflow.commit import move_to_tree
 from seeknal.workflow.delivery import deliver
@@ -45,8 +45,7 @@ class Rollback:
     @property
     def changes_nothing(self) -> bool:
         """Whether the environment stands at the same outputs and the same definitions already."""
-        now, then = self.head.snapshot, self.target.snapshot
-        return (now.tree, now.manifest) == (then.tree, then.manifest)
+        return _same_state(self.head.snapshot, self.target.snapshot)
 
     def changed_nodes(self) -> list[str]:
         """The nodes that will have another output, or none any more."""
@@ -95,8 +94,9 @@ def execute_rollback(
     """Move the ref, then the views, then the deliveries. Gives the new snapshot, and what could not be delivered.
 
     Where the environment moved since the rollback was decided, it goes to the same target from where it stands now,
-    unless that was counted. Raises PromotionRaceError then, BusyError where a run or a promotion is at work on the
-    environment, StoreError where outputs went away meanwhile.
+    unless that was counted. Where it stands at the target's outputs already, the ref stays, and the views and deliveries
+    follow it: a rollback may have been cut short after its move. Raises PromotionRaceError, BusyError where a run or a
+    promotion is at work on the environment, StoreError where outputs went away meanwhile.
     """
     environment, target = rollback.environment, rollback.target
     with environment_lock(store, environment, f"seeknal rollback {environment}", patience) as lease:
@@ -111,20 +111,27 @@ def execute_rollback(
         lease.protect(target.digest)
         store.read_tree(store.read_snapshot(target.digest).tree)
         _insist_on_whole(store, rollback)
-        digest = move_to_tree(
-            store,
-            environment,
-            target.snapshot,
-            expected_head=head,
-            base=None if environment == PRODUCTION else target.snapshot.base,
-            promoted_from=None,
-            restores=target.digest,
-            reason=f"rolled back to {target.digest[:12]}",
-            listener=listener,
-        )
+        if head is not None and _same_state(store.read_snapshot(head), target.snapshot):
+            digest = head
+        else:
+            digest = move_to_tree(
+                store,
+                environment,
+                target.snapshot,
+                expected_head=head,
+                base=None if environment == PRODUCTION else target.snapshot.base,
+                promoted_from=None,
+                restores=target.digest,
+                reason=f"rolled back to {target.digest[:12]}",
+                listener=listener,
+            )
         for warning in show_environment(project, store, environment, store.read_snapshot(digest)):
             listener(Warned(warning))
         if not publish:
             return digest, []
         errors = deliver(project, store, environment, rollback.manifest, rollback.target_tree, None, listener)
         return digest, errors
+
+
+def _same_state(now: Snapshot, then: Snapshot) -> bool:
+    return (now.tree, now.manifest) == (then.tree, then.manifest)

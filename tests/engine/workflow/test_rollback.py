@@ -135,6 +135,20 @@ def test_a_rollback_to_the_same_state_is_known_to_change_nothing(shop: Path) -> 
     assert plan_rollback(store_of(shop), "prod", "2").changes_nothing
 
 
+def test_a_rollback_to_where_it_stands_finishes_one_that_was_cut_short_after_its_move(shop: Path) -> None:
+    project, store = Project.open(shop), store_of(shop)
+    before = store.head("prod")
+    assert before is not None
+    digest = roll_back(shop, "2")
+    # What the one that was cut short had not come to.
+    show_environment(project, store, "prod", before)
+    (shop / "out.csv").write_text("x\n3\n")
+    assert roll_back(shop, "0") == digest == store.refs.read("prod")
+    assert (shop / "out.csv").read_text().split() == ["x", "1"]
+    part = read_outputs(store).nodes["transform.a"].artifact.parts[0]
+    assert (shop / "target/cache/transform/a.parquet").resolve() == store.blob_path(part)
+
+
 def test_planning_a_rollback_writes_nothing(shop: Path) -> None:
     before = files_below(shop)
     assert plan_rollback(store_of(shop), "prod").changed_nodes() == ["transform.a", "exposure.out"]
