@@ -166,15 +166,17 @@ def plan_collection(store: Store, retention: Retention, more_roots: MoreRoots = 
     snapshots = {name for kind, name in [*reached, *(entry.key for entry in goes)] if kind == SNAPSHOT}
     staying = snapshots - {entry.name for entry in goes if entry.kind == SNAPSHOT}
     # Also those that go themselves: one of them may be spared, because it comes into use.
-    ends = {name for name in snapshots if (parent := _parent(store, name)) is not None and parent not in staying}
+    ends = {name for name in snapshots if _may_end_history(store, name, staying)}
     return CollectionPlan(retention, goes, kept, frozenset(ends), reached)
 
 
-def _parent(store: Store, snapshot: str) -> str | None:
+def _may_end_history(store: Store, snapshot: str, staying: set[str]) -> bool:
+    """Say whether what came before a snapshot does not stay. Of one that cannot be read now, that is not known."""
     try:
-        return store.read_snapshot(snapshot).parent
+        parent = store.read_snapshot(snapshot).parent
     except StoreError:
-        return None
+        return True
+    return parent is not None and parent not in staying
 
 
 def _standpoint(store: Store, retention: Retention) -> Standpoint:

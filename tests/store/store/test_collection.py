@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -460,3 +462,24 @@ def test_a_state_that_is_spared_has_its_history_end_there(store: Store) -> None:
     assert [moment.digest for moment in read_history(store, "prod")][1:] == [middle]
     collect(store)
     assert len(list(read_history(store, "prod"))) == 1
+
+
+def test_history_ends_where_it_was_cut_also_where_a_read_failed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in itertools.count(1):
+        for content in "ab":
+            run(store, "prod", f"{content}{number}")
+        reads, read = itertools.count(1), store.read_snapshot
+
+        def flaky(digest: str, number: int = number, reads: Any = reads, read: Any = read) -> Snapshot:
+            if next(reads) == number:
+                raise CorruptObjectError("the disk does not give it")
+            found: Snapshot = read(digest)
+            return found
+
+        with monkeypatch.context() as patched:
+            patched.setattr(store, "read_snapshot", flaky)
+            with contextlib.suppress(CorruptObjectError):
+                collect(store)
+        assert list(read_history(store, "prod"))
+        if next(reads) <= number:
+            break
