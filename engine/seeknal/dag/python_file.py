@@ -94,7 +94,10 @@ def _recall(project: Project, stamp: str) -> Mapping[str, FoundFile]:
 
 def _remember(project: Project, stamp: str, files: dict[str, FoundFile]) -> None:
     store = project.store()
-    if store.root.is_dir():
+    # A disk that does not take it costs time, and is no error.
+    with contextlib.suppress(OSError):
+        if not store.root.is_dir():
+            return
         store.prepare()
         write_atomically(_memory_path(project), encode(_Memory(stamp, files)), store.temporary_folder)
 

@@ -149,7 +149,7 @@ class EnvironmentManager:
         write_json(self.store, folder / "plan.json", record.plan.document)
         write_json(self.store, self.project.target / "plans" / f"{record.name}.json", record.plan.document)
         show_record(self.project, self.store, record)
-        link_atomically(manifest_path, folder / "manifest.json")
+        link_atomically(manifest_path, folder / "manifest.json", self.store.temporary_folder)
         to_execute = set(record.plan.to_execute)
         unchanged = [node_id for node_id in session.manifest.nodes if node_id not in to_execute]
         show_references(self.project, self.store, record.name, production, unchanged)
@@ -308,8 +308,9 @@ class EnvironmentManager:
             # Somebody else may have deleted it while this one waited.
             self.check_deletable(name)
             self.store.refs.compare_and_swap(name, self.store.refs.read(name), None, who=who(), why="deleted")
-            self.store.remove_environment(name)
             hide_environment(self.project, name)
+            # Last, because it is what makes the name known: where this is cut short, it can be done again.
+            self.store.remove_environment(name)
 
     delete_environment = delete
 

@@ -25,7 +25,7 @@ from seeknal.store.objects import EnvironmentRecord, FailedNodes, Snapshot, Tree
 from seeknal.store.store import Store
 from seeknal.workflow.commit import move_to_tree
 from seeknal.workflow.delivery import deliver
-from seeknal.workflow.events import Listener, Warned, silent
+from seeknal.workflow.events import Listener, silent
 from seeknal.workflow.moves import changed_nodes, first_few, what_moved
 from seeknal.workflow.run_records import AT_ONCE
 from seeknal.workflow.session import environment_lock, read_manifest
@@ -179,12 +179,11 @@ def execute_promotion(
         snapshot = store.read_snapshot(digest)
         # What it shows from now on passed its checks.
         store.write_failed(promotion.target, FailedNodes())
-        for warning in show_environment(project, store, promotion.target, snapshot):
-            listener(Warned(warning))
+        errors = show_environment(project, store, promotion.target, snapshot, None, listener)
         _remember(project, store, promotion, digest)
         if not publish:
-            return []
-        return deliver(
+            return errors
+        return errors + deliver(
             project,
             store,
             promotion.target,

@@ -19,7 +19,7 @@ from seeknal.store.objects import Snapshot, Tree
 from seeknal.store.store import Store
 from seeknal.workflow.commit import move_to_tree
 from seeknal.workflow.delivery import deliver
-from seeknal.workflow.events import Listener, Warned, silent
+from seeknal.workflow.events import Listener, silent
 from seeknal.workflow.moments import find_moment, is_number
 from seeknal.workflow.moves import changed_nodes, first_few, what_moved
 from seeknal.workflow.run_records import AT_ONCE
@@ -125,11 +125,9 @@ def execute_rollback(
                 reason=f"rolled back to {target.digest[:12]}",
                 listener=listener,
             )
-        for warning in show_environment(project, store, environment, store.read_snapshot(digest)):
-            listener(Warned(warning))
-        if not publish:
-            return digest, []
-        errors = deliver(project, store, environment, rollback.manifest, rollback.target_tree, None, listener)
+        errors = show_environment(project, store, environment, store.read_snapshot(digest), None, listener)
+        if publish:
+            errors += deliver(project, store, environment, rollback.manifest, rollback.target_tree, None, listener)
         return digest, errors
 
 

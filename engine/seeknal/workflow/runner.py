@@ -382,7 +382,9 @@ class DAGRunner:
             run_id=engine.run_id,
             written=self._written,
         )
-        show_environment(session.project, session.store, PRODUCTION, session.store.read_snapshot(digest), tree)
+        not_shown = show_environment(
+            session.project, session.store, PRODUCTION, session.store.read_snapshot(digest), tree
+        )
         for error in deliver(
             session.project,
             session.store,
@@ -394,6 +396,8 @@ class DAGRunner:
         ):
             node_id = error.message.partition(":")[0]
             self._results[node_id] = NodeResult(node_id, ExecutionStatus.FAILED, error_message=error.message)
+        if not_shown:
+            raise not_shown[0]
 
     def _save_state(self, state: dict[str, Any]) -> None:
         for node_id, result in self._results.items():

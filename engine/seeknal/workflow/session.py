@@ -29,7 +29,7 @@ from seeknal.store.objects import FailedNodes, Snapshot, Tree
 from seeknal.store.store import Store
 from seeknal.workflow.commit import commit, schemas_of
 from seeknal.workflow.delivery import deliver
-from seeknal.workflow.events import Listener, Warned, silent
+from seeknal.workflow.events import Listener, silent
 from seeknal.workflow.execution import Run
 from seeknal.workflow.limits import StopRequest
 from seeknal.workflow.planning import ChangePlan, plan_change
@@ -193,7 +193,7 @@ class Session:
         """Make ``target/manifest.json`` show the project as its files are now."""
         self.store.prepare()
         path = self.store.write_manifest(self.manifest.fingerprint(), self.manifest.to_json())
-        link_atomically(path, self.project.target / "manifest.json")
+        link_atomically(path, self.project.target / "manifest.json", self.store.temporary_folder)
 
     def resolver(self, base: Base, selection: Selection, *, full: bool) -> Resolver:
         """Make a resolver for nodes that somebody else drives, one by one."""
@@ -254,19 +254,17 @@ class Session:
                 written=run.written,
                 listener=listener,
             )
-            for warning in show_environment(
-                self.project, self.store, environment, self.store.read_snapshot(snapshot), tree
-            ):
-                listener(Warned(warning))
-            result = replace(result, snapshot=snapshot)
+            errors = show_environment(
+                self.project, self.store, environment, self.store.read_snapshot(snapshot), tree, listener
+            )
             if publish:
                 done = {node.node_id for node in result.nodes if node.status in ("success", "cached")}
-                errors = deliver(
+                errors += deliver(
                     self.project, self.store, environment, self.manifest, tree, done, listener, stop, self.parameters
                 )
-                result = result.with_delivery_errors(errors)
-                if errors and stop is not None and stop.requested:
-                    result = replace(result, status="interrupted")
+            result = replace(result, snapshot=snapshot).with_delivery_errors(errors)
+            if errors and stop is not None and stop.requested:
+                result = replace(result, status="interrupted")
             whole = environment == PRODUCTION and not options.filters and result.status == "success"
             if whole and self._of_files and self.compiled.parsed.repeatable and not self._depends_on_the_moment():
                 self._remember_settled(snapshot, publish, result)

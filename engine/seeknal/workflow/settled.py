@@ -9,6 +9,7 @@ losing it costs time, and nothing is believed of it that was not checked again (
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import time
@@ -68,8 +69,9 @@ FORMAT_VERSIONS[Settled] = ("settled", 2)
 
 
 def remember(store: Store, settled: Settled) -> None:
-    """Keep the record of a run that left nothing to do."""
-    write_atomically(_path(store), encode(settled), store.temporary_folder)
+    """Keep the record of a run that left nothing to do. A disk that does not take it costs time, and is no error."""
+    with contextlib.suppress(OSError):
+        write_atomically(_path(store), encode(settled), store.temporary_folder)
 
 
 def engine_stamp() -> str:

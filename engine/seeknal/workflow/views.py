@@ -24,10 +24,12 @@ import msgspec
 
 from seeknal.dag.names import PRODUCTION
 from seeknal.dag.project import Project
+from seeknal.errors import DeliveryError
 from seeknal.store.filesystem import link_atomically, temporary_name, write_atomically
 from seeknal.store.objects import Blob, EnvironmentRecord, Snapshot, Tree, TreeEntry
 from seeknal.store.store import Store
 from seeknal.version import __version__
+from seeknal.workflow.events import Listener, Warned, silent
 
 FEATURE_STORE = "feature_store"
 MODELS = "models"
@@ -44,19 +46,27 @@ def shown_time(seconds: float) -> str:
 
 
 def show_environment(
-    project: Project, store: Store, environment: str, snapshot: Snapshot, tree: Tree | None = None
-) -> list[str]:
-    """Point an environment's links at a snapshot. Gives warnings for what stands in their way."""
+    project: Project,
+    store: Store,
+    environment: str,
+    snapshot: Snapshot,
+    tree: Tree | None = None,
+    listener: Listener = silent,
+) -> list[DeliveryError]:
+    """Point an environment's links at a snapshot. Gives an error for each that the disk did not take.
+
+    A folder with files in it that stands in their way is left there, with a warning to the listener.
+    """
     view = store.view_folder(snapshot.tree)
     folder = project.environment_folder(environment)
     try:
         if tree is not None and view.is_dir() and not is_whole(view, tree):
-            shutil.rmtree(view)
+            _remove(store, view)
         if not view.is_dir():
             _build(store, view, tree if tree is not None else store.read_tree(snapshot.tree))
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        return [f"{folder} does not show this environment: {error.strerror or error} ({error.filename})"]
+        return [_not_shown(folder, error)]
     links = {
         "cache": view / "cache",
         "intermediate": view / "intermediate",
@@ -65,20 +75,37 @@ def show_environment(
     }
     if environment != PRODUCTION:
         links["state.json"] = folder / "run_state.json"
-    warnings = []
+    errors = []
     for name in (FEATURE_STORE, MODELS):
         if (view / name).is_dir():
             links[name] = view / name
         elif (folder / name).is_symlink():
-            (folder / name).unlink(missing_ok=True)
+            try:
+                (folder / name).unlink(missing_ok=True)
+            except OSError as error:
+                errors.append(_not_shown(folder / name, error))
     for name, target in links.items():
         try:
-            link_atomically(target, folder / name)
+            link_atomically(target, folder / name, store.temporary_folder)
         except IsADirectoryError:
-            warnings.append(f"{folder / name} is a folder with files in it; move it away to see this environment there")
+            text = f"{folder / name} is a folder with files in it; move it away to see this environment there"
+            listener(Warned(text))
         except OSError as error:
-            warnings.append(f"{folder / name} does not show this environment: {error.strerror or error}")
-    return warnings
+            errors.append(_not_shown(folder / name, error))
+    return errors
+
+
+def _not_shown(path: Path, error: OSError) -> DeliveryError:
+    where = f" ({error.filename})" if error.filename else ""
+    reason = f"{error.strerror or error}{where}"
+    return DeliveryError(f"{path} does not show this environment: {reason}", hint="fix that and try again")
+
+
+def _remove(store: Store, folder: Path) -> None:
+    """Take a folder away in one step, then its files. Raises OSError."""
+    doomed = temporary_name(store.temporary_folder)
+    os.rename(folder, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def is_whole(view: Path, tree: Tree) -> bool:
@@ -277,10 +304,7 @@ def hide_environment(project: Project, environment: str) -> None:
         return
     folder = project.environment_folder(environment)
     if folder.is_dir():
-        # Renamed first: half an environment is never seen, and a name in use by someone cannot fail us halfway.
-        doomed = folder.with_name(f".{folder.name}.deleted")
-        shutil.rmtree(doomed, ignore_errors=True)
-        os.rename(folder, doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+        # In one step: half an environment is never seen, and a name in use by someone cannot fail us halfway.
+        _remove(project.store(), folder)
     with contextlib.suppress(FileNotFoundError):
         (project.target / "plans" / f"{environment}.json").unlink()

@@ -10,6 +10,7 @@ or not, and there is nothing to expire and nothing to clean up. Linux and macOS.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
@@ -150,7 +151,9 @@ class FileLock:
             # In a forked child the lock is the parent's: closing the child's copy takes nothing from it.
             if self._owner_pid == os.getpid():
                 if not self.shared:
-                    os.ftruncate(descriptor, 0)
+                    # Where the disk does not let go of the name, it is known that its process does not hold the lock.
+                    with contextlib.suppress(OSError):
+                        os.ftruncate(descriptor, 0)
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
         finally:
             os.close(descriptor)

@@ -35,6 +35,13 @@ def temporary_name(folder: Path, suffix: str = "") -> Path:
     return folder / f"{digest_bytes(unique.encode())}{suffix}"
 
 
+def write_whole(descriptor: int, data: bytes) -> None:
+    """Write all of these bytes: a system may take some of them and be asked again."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
 def write_atomically(
     path: Path, data: bytes, temporary_folder: Path, *, durable: bool = False, read_only: bool = False
 ) -> None:
@@ -43,9 +50,7 @@ def write_atomically(
     try:
         descriptor = os.open(temporary, _WRITE_FLAGS, 0o444 if read_only else 0o644)
         try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(descriptor, view) :]
+            write_whole(descriptor, data)
             if durable:
                 os.fsync(descriptor)
         finally:
@@ -138,10 +143,11 @@ def locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def link_atomically(target: Path, link: Path) -> None:
+def link_atomically(target: Path, link: Path, temporary_folder: Path) -> None:
     """Make ``link`` a relative symbolic link to ``target``, replacing a link or a file that is there.
 
     Does nothing where the link already says so. Raises IsADirectoryError where a real folder stands in the way.
+    ``temporary_folder`` is on the same disk; there, and not beside the link, lies what a kill leaves unfinished.
     """
     relative = os.path.relpath(target, link.parent)
     with contextlib.suppress(OSError):
@@ -153,7 +159,7 @@ def link_atomically(target: Path, link: Path) -> None:
         except OSError:
             raise IsADirectoryError(str(link)) from None
     link.parent.mkdir(parents=True, exist_ok=True)
-    temporary = link.with_name(f".{temporary_name(link.parent).name}")
+    temporary = temporary_name(temporary_folder)
     os.symlink(relative, temporary)
     try:
         os.replace(temporary, link)

@@ -26,7 +26,7 @@ from typing import ClassVar
 import msgspec
 
 from seeknal.errors import BusyError, CorruptObjectError
-from seeknal.store.filesystem import place, temporary_name
+from seeknal.store.filesystem import place, temporary_name, write_whole
 
 # Nobody holds the lock shared for longer than it takes to look at a few files.
 _LONGEST_WAIT_SECONDS = 60.0
@@ -63,7 +63,7 @@ class Lease:
             return
         try:
             with self._leases.using():
-                os.write(self._descriptor, f"{snapshot}\n".encode())
+                write_whole(self._descriptor, f"{snapshot}\n".encode())
         except OSError:
             if not self._only_reading:
                 raise
@@ -126,7 +126,7 @@ class Leases:
                     datetime.now(UTC).isoformat(timespec="seconds"),
                     os.fstat(descriptor).st_mtime_ns,
                 )
-                os.write(descriptor, msgspec.json.encode(holder) + b"\n")
+                write_whole(descriptor, msgspec.json.encode(holder) + b"\n")
             except BaseException:
                 os.close(descriptor)
                 with contextlib.suppress(OSError):

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seeknal.errors import CorruptObjectError, NameNotAllowedError
-from seeknal.store.filesystem import locked, sync_folder, write_atomically
+from seeknal.store.filesystem import locked, sync_folder, write_atomically, write_whole
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 _BESIDE = (".log", ".lock")
@@ -137,8 +137,7 @@ class Refs:
             if size and os.pread(descriptor, 1, size - 1) != b"\n":
                 # The line before was torn; it shall not take this one along.
                 line = b"\n" + line
-            while line:
-                line = line[os.write(descriptor, line) :]
+            write_whole(descriptor, line)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

@@ -294,8 +294,8 @@ class Store:
         """Keep a manifest's JSON under its SHA-256 fingerprint, in place of one that says the same or was cut short."""
         path = self.manifest_path(fingerprint)
         # A snapshot may name the one that is there, so what takes its place is durable first.
+        # People see it through links; what they write there must not change what a snapshot names.
         with self._placing(path):
-            # People see it through links; what they write there must not change what a snapshot names.
             write_atomically(path, text.encode(), self.temporary_folder, durable=path.exists(), read_only=True)
         self._written.append(path)
         return path
@@ -378,10 +378,13 @@ class Store:
         return self.root / "locks" / f".{name}.record"
 
     def remove_environment(self, name: str) -> None:
-        """Forget an environment's record, deliveries and failures. Its ref is removed by whoever moves refs."""
-        self._environment_path(name).unlink(missing_ok=True)
-        self._deliveries_path(name).unlink(missing_ok=True)
+        """Forget an environment's failures, deliveries and record, in this order: with the record goes its name.
+
+        Its ref is removed by whoever moves refs.
+        """
         self._failed_path(name).unlink(missing_ok=True)
+        self._deliveries_path(name).unlink(missing_ok=True)
+        self._environment_path(name).unlink(missing_ok=True)
 
     def environment_names(self) -> list[str]:
         """Every environment that has a record, sorted."""

@@ -12,6 +12,7 @@ from seeknal.dag.project import Project
 from seeknal.store.filesystem import digest_bytes
 from seeknal.store.objects import Artifact, Blob, EnvironmentRecord, Snapshot, Tree, TreeEntry
 from seeknal.store.store import Store
+from seeknal.workflow.events import Event, Warned
 from seeknal.workflow.views import (
     hide_environment,
     run_state,
@@ -33,6 +34,7 @@ class Shop:
         self.project = Project(root)
         self.store: Store = self.project.store()
         self.store.prepare()
+        self.warnings: list[str] = []
 
     def blob(self, content: bytes) -> Blob:
         path = self.store.temporary_path()
@@ -49,10 +51,18 @@ class Shop:
         return TreeEntry(digest_bytes(b"".join(parts)), artifact, stale)
 
     def show(self, environment: str, tree: Tree, manifest: str = "{}") -> list[str]:
+        """Show an environment, and note the warnings; gives the errors' messages."""
+
+        def listen(event: Event) -> None:
+            assert isinstance(event, Warned)
+            self.warnings.append(event.message)
+
+        self.warnings.clear()
         fingerprint = digest_bytes(manifest.encode()) * 2
         self.store.write_manifest(fingerprint, manifest)
         snapshot = Snapshot(environment, fingerprint, self.store.write_tree(tree), None, MOMENT, "me", "test")
-        return show_environment(self.project, self.store, environment, snapshot)
+        errors = show_environment(self.project, self.store, environment, snapshot, listener=listen)
+        return [error.message for error in errors]
 
 
 @pytest.fixture
@@ -137,7 +147,8 @@ class TestWhatStandsInTheWay:
         mine = shop.project.target / "cache" / "mine.parquet"
         mine.parent.mkdir()
         mine.write_text("mine")
-        (warning,) = shop.show("prod", shop.tree(a=b"A"))
+        assert shop.show("prod", shop.tree(a=b"A")) == []
+        (warning,) = shop.warnings
         assert warning.startswith(f"{shop.project.target / 'cache'} is a folder with files in it")
         assert contents(shop.project.target / "cache") == {"mine.parquet": "mine"}
         assert contents(shop.project.target / "intermediate") == {"transform_a.parquet": "A"}
@@ -151,7 +162,7 @@ class TestWhatStandsInTheWay:
         assert contents(target / "cache") == {"transform/a.parquet": "A"}
         assert (target / "run_state.json").is_symlink()
 
-    def test_view_that_cannot_be_made_is_a_warning_and_leaves_nothing(
+    def test_view_that_cannot_be_made_is_an_error_and_leaves_nothing(
         self, shop: Shop, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def fail(*arguments: object, **options: object) -> None:
@@ -160,13 +171,13 @@ class TestWhatStandsInTheWay:
         tree = shop.tree(a=b"A")
         with monkeypatch.context() as patched:
             patched.setattr(os, "symlink", fail)
-            (warning,) = shop.show("prod", tree)
-        assert "No space left on device" in warning
+            (error,) = shop.show("prod", tree)
+        assert "No space left on device" in error
         assert list(shop.store.temporary_folder.iterdir()) == []
         assert not (shop.store.root / "views").exists()
         assert shop.show("prod", tree) == []
 
-    def test_link_that_cannot_be_made_is_a_warning_and_the_others_are(
+    def test_link_that_cannot_be_made_is_an_error_and_the_others_are(
         self, shop: Shop, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         real = os.replace
@@ -177,8 +188,8 @@ class TestWhatStandsInTheWay:
             real(source, target)
 
         monkeypatch.setattr(os, "replace", fail_for_one)
-        (warning,) = shop.show("prod", shop.tree(a=b"A"))
-        assert warning.endswith("intermediate does not show this environment: Permission denied")
+        (error,) = shop.show("prod", shop.tree(a=b"A"))
+        assert error.endswith("intermediate does not show this environment: Permission denied")
         assert contents(shop.project.target / "cache") == {"transform/a.parquet": "A"}
 
     def test_of_two_that_build_one_view_the_second_takes_the_firsts(

@@ -190,44 +190,59 @@ class TestLinks:
             (tmp_path / "store" / name).mkdir(parents=True)
             (tmp_path / "store" / name / "here").touch()
         link = tmp_path / "shown" / "deep" / "link"
-        link_atomically(tmp_path / "store" / "one", link)
+        link_atomically(tmp_path / "store" / "one", link, tmp_path)
         assert os.readlink(link) == "../../store/one"
-        link_atomically(tmp_path / "store" / "two", link)
+        link_atomically(tmp_path / "store" / "two", link, tmp_path)
         assert link.resolve() == tmp_path / "store" / "two"
         assert [entry.name for entry in link.parent.iterdir()] == ["link"]
 
     def test_link_that_says_so_already_is_left_alone(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        link_atomically(tmp_path / "target", tmp_path / "link")
+        link_atomically(tmp_path / "target", tmp_path / "link", tmp_path)
         monkeypatch.setattr(os, "symlink", lambda *arguments: pytest.fail("a link was made"))
-        link_atomically(tmp_path / "target", tmp_path / "link")
+        link_atomically(tmp_path / "target", tmp_path / "link", tmp_path)
 
     def test_files_links_and_empty_folders_make_way_and_full_folders_do_not(self, tmp_path: Path) -> None:
         link = tmp_path / "link"
         link.write_text("a file")
-        link_atomically(tmp_path / "target", link)
+        link_atomically(tmp_path / "target", link, tmp_path)
         assert link.is_symlink()
         link.unlink()
         link.symlink_to(tmp_path / "nowhere")
-        link_atomically(tmp_path / "target", link)
+        link_atomically(tmp_path / "target", link, tmp_path)
         assert os.readlink(link) == "target"
         link.unlink()
         link.mkdir()
-        link_atomically(tmp_path / "target", link)
+        link_atomically(tmp_path / "target", link, tmp_path)
         assert link.is_symlink()
         link.unlink()
         (link / "mine").mkdir(parents=True)
         with pytest.raises(IsADirectoryError):
-            link_atomically(tmp_path / "target", link)
+            link_atomically(tmp_path / "target", link, tmp_path)
         assert (link / "mine").is_dir()
 
+    def test_what_a_kill_leaves_unfinished_lies_in_the_temporary_folder(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        unfinished: list[Path] = []
+        replace = os.replace
+
+        def note(temporary: Path, link: Path) -> None:
+            unfinished.append(temporary.parent)
+            replace(temporary, link)
+
+        monkeypatch.setattr(os, "replace", note)
+        (tmp_path / "tmp").mkdir()
+        link_atomically(tmp_path / "target", tmp_path / "shown" / "link", tmp_path / "tmp")
+        assert unfinished == [tmp_path / "tmp"]
+
     def test_failure_leaves_nothing_beside_the_link(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        link_atomically(tmp_path / "one", tmp_path / "link")
+        link_atomically(tmp_path / "one", tmp_path / "link", tmp_path)
 
         def fail(*arguments: object) -> None:
             raise OSError(errno.EIO, "no")
 
         monkeypatch.setattr(os, "replace", fail)
         with pytest.raises(OSError, match="no"):
-            link_atomically(tmp_path / "two", tmp_path / "link")
+            link_atomically(tmp_path / "two", tmp_path / "link", tmp_path)
         assert os.readlink(tmp_path / "link") == "one"
         assert [entry.name for entry in tmp_path.iterdir()] == ["link"]
