@@ -94,9 +94,9 @@ def execute_rollback(
     """Move the ref, then the views, then the deliveries. Gives the new snapshot, and what could not be delivered.
 
     Where the environment moved since the rollback was decided, it goes to the same target from where it stands now,
-    unless that was counted. Where it stands at the target's outputs already, the ref stays, and the views and deliveries
-    follow it: a rollback may have been cut short after its move. Raises PromotionRaceError, BusyError where a run or a
-    promotion is at work on the environment, StoreError where outputs went away meanwhile.
+    unless that was counted. Where it stands at the target's outputs already, the ref stays, and the views and the
+    deliveries follow it: a rollback may have been cut short after its move. Raises PromotionRaceError, BusyError where
+    a run or a promotion is at work on the environment, StoreError where outputs went away meanwhile.
     """
     environment, target = rollback.environment, rollback.target
     with environment_lock(store, environment, f"seeknal rollback {environment}", patience) as lease:
