@@ -7,6 +7,8 @@ import signal
 import pytest
 from hypothesis import settings
 
+from seeknal.redaction import forget
+
 settings.register_profile("seeknal", deadline=None)
 settings.load_profile("seeknal")
 
@@ -19,3 +21,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--torture", action="store_true", help="tests/reliability at full length: every fault, every seed, every second"
     )
+
+
+@pytest.fixture(autouse=True)
+def _no_secrets_of_other_tests() -> None:
+    """Forget what a test before hid: tests share a process, and what one sets as a variable is plain to the next."""
+    forget()

@@ -23,6 +23,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from seeknal.visible_text import visible
+
+
+def _for_people(text: str) -> str:
+    """A text without secrets, and without what a terminal would obey."""
+    from seeknal.redaction import redacted
+
+    return visible(redacted(text))
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -33,22 +42,28 @@ class Place:
     column: int = 0
 
     def __str__(self) -> str:
+        file = _for_people(self.file)
         if not self.line:
-            return self.file
-        return f"{self.file}:{self.line}:{self.column}" if self.column else f"{self.file}:{self.line}"
+            return file
+        return f"{file}:{self.line}:{self.column}" if self.column else f"{file}:{self.line}"
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing that is wrong: what, where, and the way out (``hint``, may be empty).
 
-    ``field`` leads to the field of a node that it is about, for whoever knows where that stands.
+    Its texts lose the secrets that are known when it is made (:mod:`seeknal.redaction`). ``field`` leads to the field
+    of a node that it is about, for whoever knows where that stands.
     """
 
     message: str
     place: Place | None = None
     hint: str = ""
     field: tuple[str | int, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", _for_people(self.message))
+        object.__setattr__(self, "hint", _for_people(self.hint))
 
     def __str__(self) -> str:
         where = f"{self.place}: " if self.place else ""
@@ -63,10 +78,11 @@ class SeeknalError(Exception):
     def __init__(
         self, message: str, *, place: Place | None = None, hint: str = "", field: tuple[str | int, ...] = ()
     ) -> None:
+        message = _for_people(message)
         super().__init__(message)
         self.message = message
         self.place = place
-        self.hint = hint
+        self.hint = _for_people(hint)
         self.field = field
 
     def problems(self) -> list[Problem]:

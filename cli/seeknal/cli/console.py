@@ -1,5 +1,8 @@
 """What the commands print with: marks, headings, colour; to people, never to programs.
 
+Only what :func:`styled` says has an effect on a terminal. All other text may come from somebody else's files, so it is
+printed with its control characters spelled out, and without secrets.
+
 Results go to stdout, errors and hints to stderr. With ``--json`` stdout carries exactly one document, and everything
 else goes to stderr. Colour only on a terminal, and not where ``NO_COLOR`` is set.
 """
@@ -8,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any, TextIO
@@ -15,12 +19,30 @@ from typing import Any, TextIO
 import click
 
 from seeknal.errors import Problem, SeeknalError
+from seeknal.redaction import redacted
+from seeknal.visible_text import visible, visible_cell
 
 RULE = "=" * 60
 
 _UNICODE = {"ok": "✓", "info": "ℹ", "warning": "⚠", "error": "✗", "arrow": "→"}
 _PLAIN = {"ok": "[OK]", "info": "[INFO]", "warning": "[WARN]", "error": "[ERR]", "arrow": "->"}
 _COLOURS = {"ok": "green", "info": "blue", "warning": "yellow", "error": "red"}
+
+# How a style stands in a text until it is printed. No text that comes from elsewhere can hold it.
+_STYLE_MARK = os.urandom(8).hex()
+_STYLE = re.compile(rf"<{_STYLE_MARK}:(\d*)>")
+_STYLES = {"bold": "1", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36", "bright_black": "90"}
+
+
+def styled(text: str, *styles: str) -> str:
+    """A text that looks so where there is colour: ``bold``, or the name of a colour."""
+    return "".join(f"<{_STYLE_MARK}:{_STYLES[style]}>" for style in styles) + text + f"<{_STYLE_MARK}:0>"
+
+
+def for_terminal(text: str, *, colour: bool) -> str:
+    """A text as it is printed: its styles, where there is colour, and nothing else that a terminal would obey."""
+    said = visible(redacted(text))
+    return _STYLE.sub(r"\x1b[\1m" if colour else "", said) if _STYLE_MARK in said else said
 
 
 class Console:
@@ -35,12 +57,12 @@ class Console:
 
     def line(self, text: str = "") -> None:
         if self.above is not None:
-            self.above(text if self.colour else click.unstyle(text))
+            self.above(for_terminal(text, colour=self.colour))
         else:
-            _echo(text, self.stream, colour=self.colour)
+            _echo(for_terminal(text, colour=self.colour), self.stream)
 
     def heading(self, text: str) -> None:
-        self.line(click.style(text, bold=True))
+        self.line(styled(text, "bold"))
         self.line(RULE)
 
     def mark(self, name: str, text: str) -> None:
@@ -52,7 +74,7 @@ class Console:
             symbol.encode(self.stream.encoding or "ascii")
         except (UnicodeEncodeError, LookupError):
             symbol = _PLAIN[name]
-        return click.style(symbol, fg=_COLOURS[name]) if name in _COLOURS else symbol
+        return styled(symbol, _COLOURS[name]) if name in _COLOURS else symbol
 
     def problem(self, name: str, problem: Problem) -> None:
         """One line for a warning, with its place and hint."""
@@ -62,20 +84,32 @@ class Console:
         """One line on stderr for each problem, its hint below."""
         for line in error_lines(problems):
             if self.above is not None and sys.stderr.isatty():
-                self.above(line if self.colour else click.unstyle(line))
+                self.above(for_terminal(line, colour=self.colour))
             else:
-                _to_stderr(line)
+                tell(line)
 
 
 def print_document(document: Any) -> None:
     """Print the one JSON document of a ``--json`` call."""
-    _echo(json.dumps(document, indent=2), sys.stdout, colour=False)
+    _echo(json.dumps(_without_secrets(document), indent=2), sys.stdout)
+
+
+# What programs find things by.
+_NAMES = frozenset("node_id kind name env environment status run_id fingerprint snapshot artifact action".split())
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, dict):
+        return {key: inner if key in _NAMES else _without_secrets(inner) for key, inner in value.items()}
+    return [_without_secrets(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def report_error(error: SeeknalError) -> None:
     """Print an error as one line for each problem: ``error: file.yml:12:5: message``, and its hint below."""
     for line in error_lines(error.problems()):
-        _to_stderr(line)
+        tell(line)
 
 
 def error_lines(problems: Iterable[Problem]) -> list[str]:
@@ -83,19 +117,20 @@ def error_lines(problems: Iterable[Problem]) -> list[str]:
     lines = []
     for problem in problems:
         where = f"{problem.place}: " if problem.place else ""
-        lines.append(f"{click.style('error:', fg='red', bold=True)} {where}{' '.join(problem.message.split())}")
+        lines.append(f"{styled('error:', 'red', 'bold')} {where}{' '.join(problem.message.split())}")
         if problem.hint:
-            lines.append(f"  {click.style('hint:', fg='cyan')} {' '.join(problem.hint.split())}")
+            lines.append(f"  {styled('hint:', 'cyan')} {' '.join(problem.hint.split())}")
     return lines
 
 
-def _to_stderr(line: str) -> None:
-    _echo(line, sys.stderr, colour=sys.stderr.isatty() and not os.environ.get("NO_COLOR"))
+def tell(line: str = "") -> None:
+    """Print a line on stderr."""
+    _echo(for_terminal(line, colour=sys.stderr.isatty() and not os.environ.get("NO_COLOR")), sys.stderr)
 
 
-def _echo(text: str, stream: TextIO, *, colour: bool) -> None:
+def _echo(text: str, stream: TextIO) -> None:
     try:
-        click.echo(text, file=stream, color=colour)
+        click.echo(text, file=stream, color=True)
     except BrokenPipeError:
         # Whoever read along (`head`, say) has seen enough. What a command does must not depend on its readers.
         with open(os.devnull, "wb") as nowhere:
@@ -104,6 +139,7 @@ def _echo(text: str, stream: TextIO, *, colour: bool) -> None:
 
 def table(rows: list[list[str]], headings: list[str], *, indent: str = "  ") -> list[str]:
     """Lay out rows below headings, columns separated by `` | ``."""
+    rows = [[visible_cell(text) for text in row] for row in rows]
     widths = [max(len(row[index]) for row in [headings, *rows]) for index in range(len(headings))]
     padded = [[text.ljust(width) for text, width in zip(row, widths, strict=True)] for row in [headings, *rows]]
     lines = [" | ".join(row) for row in padded]

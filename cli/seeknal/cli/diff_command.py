@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from seeknal.cli.console import Console
+from seeknal.cli.console import Console, styled
 from seeknal.cli.options import list_option, open_project, parameter_options, project_option, take_parameters
 from seeknal.errors import NotFoundError
 
@@ -168,7 +168,7 @@ def _show_all(found: Sequence[_NodeDiff], console: Console) -> None:
         totals.append(f"{len(entries)} {title.lower()}")
         console.heading(f"{title}:")
         for entry in entries:
-            console.line(f"{_bold(entry.change.node_id)} [{entry.category.name}] {entry.counts}")
+            console.line(f"{styled(entry.change.node_id, 'bold')} [{entry.category.name}] {entry.counts}")
             if kind == "modified":
                 _show_lines(entry, console)
                 console.line()
@@ -227,11 +227,7 @@ def _show_lines(entry: _NodeDiff, console: Console) -> None:
     colours = {"+": "green", "-": "red", "@": "cyan"}
     for index, line in enumerate(entry.lines):
         colour = colours.get(line[:1])
-        console.line(_bold(line) if index < 2 else click.style(line, fg=colour) if colour else line)
+        console.line(styled(line, "bold") if index < 2 else styled(line, colour) if colour else line)
     if not entry.lines:
         for detail in entry.change.changed_details:
             console.line(f"  {detail}")
-
-
-def _bold(text: str) -> str:
-    return click.style(text, bold=True)

@@ -145,14 +145,14 @@ def _is_executed(node_id: str) -> bool:
 
 
 def _show_table(outputs: Outputs, node_id: str, console: Console, limit: int, schema_only: bool) -> None:
-    from seeknal.cli.row_output import shown, table_lines
+    from seeknal.cli.row_output import table_lines
     from seeknal.dag.sql import quoted_node
     from seeknal.workflow.reading import TableReader
 
     _head(outputs, node_id, console)
     artifact = outputs.tables[node_id]
     console.line()
-    for line in table([[shown(column.name), column.type] for column in artifact.columns], ["Column", "Type"]):
+    for line in table([[column.name, column.type] for column in artifact.columns], ["Column", "Type"]):
         console.line(line)
     if schema_only:
         return

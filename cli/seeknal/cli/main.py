@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -153,7 +154,12 @@ def main(args: list[str] | None = None) -> Any:
         click.echo("interrupted", err=True)
         sys.exit(130)
     except click.ClickException as error:
-        error.show()
+        from seeknal.cli.console import tell
+
+        # It may repeat what it was given, which came from anywhere.
+        said = io.StringIO()
+        error.show(said)
+        tell(said.getvalue().rstrip("\n"))
         sys.exit(error.exit_code)
     except RuntimeError as error:
         if debug or str(error) != "Query interrupted":
@@ -169,7 +175,9 @@ def main(args: list[str] | None = None) -> Any:
         if debug:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        click.echo(f"error: {where}{error.strerror or error}", err=True)
+        from seeknal.cli.console import tell
+
+        tell(f"error: {where}{error.strerror or error}")
         sys.exit(1)
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from seeknal.cli.console import tell
 from seeknal.cli.options import open_project, project_option
 from seeknal.errors import SeeknalError, UsageError
 
@@ -155,7 +156,7 @@ def _write_file(project: Any, env_name: str, sql: str, output: Path, limit: int 
         os.replace(temporary, place)
     finally:
         temporary.unlink(missing_ok=True)
-    click.echo(f"{_count(count)} written to {output}", err=True)
+    tell(f"{_count(count)} written to {output}")
     return 0
 
 
@@ -235,8 +236,6 @@ class _Session:
 
     def _command(self, words: list[str]) -> bool:
         """Obey a dot command; False where it ends the session."""
-        from seeknal.cli.console import table
-
         match words:
             case [".quit" | ".exit"]:
                 return False
@@ -244,17 +243,17 @@ class _Session:
                 click.echo(HELP)
             case [".tables"]:
                 rows = [[node_id, str(artifact.row_count)] for node_id, artifact in self.reader.outputs.tables.items()]
-                click.echo("\n".join(table(rows, ["Table", "Rows"], indent="")))
+                _print_table(rows, ["Table", "Rows"])
             case [".schema", name]:
                 self._schema(name)
             case [".schema", *_]:
                 click.echo("error: .schema takes one table", err=True)
             case _:
-                click.echo(f"error: unknown command {words[0]}; .help lists them", err=True)
+                tell(f"error: unknown command {words[0]}; .help lists them")
         return True
 
     def _schema(self, name: str) -> None:
-        from seeknal.cli.console import report_error, table
+        from seeknal.cli.console import report_error
 
         try:
             artifact = self.reader.outputs.nodes[self.reader.find(name)].artifact
@@ -262,7 +261,7 @@ class _Session:
             report_error(error)
             return
         rows = [[column.name, column.type] for column in artifact.columns]
-        click.echo("\n".join(table(rows, ["Column", "Type"], indent="")))
+        _print_table(rows, ["Column", "Type"])
 
     def _answer(self, sql: str) -> None:
         from seeknal.cli.console import report_error
@@ -280,6 +279,12 @@ class _Session:
             report_error(error)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
+
+
+def _print_table(rows: list[list[str]], headings: list[str]) -> None:
+    from seeknal.cli.console import table
+
+    click.echo("\n".join(table(rows, headings, indent="")))
 
 
 def _is_finished(text: str) -> bool:

@@ -13,11 +13,11 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TextIO
 
+from seeknal.visible_text import visible, visible_cell
 from seeknal.workflow.reading import BATCH_ROWS, Rows
 
 FORMATS = ("table", "csv", "json")
 
-_CONTROL = {code: repr(chr(code))[1:-1] for code in (*range(32), *range(127, 160), 0x2028, 0x2029, 0x202E)}
 _NUMBER_TYPE = re.compile(r"U?(?:TINY|SMALL|BIG|HUGE)?INT(?:EGER)?|FLOAT|DOUBLE|DECIMAL\(.*\)")
 _CSV_SPECIAL = re.compile(r'[",\r\n]')
 # Strings are matched so that what stands inside them is left alone.
@@ -43,8 +43,11 @@ def write_rows(rows: Rows, form: str, stream: TextIO) -> int:
         lines = ((row[-1] or "").rstrip("\n") for row in counted())
     else:
         lines = table_lines(rows.columns, rows.types, counted())
+    on_terminal = stream.isatty()
     while batch := list(itertools.islice(lines, BATCH_ROWS)):
-        stream.write("\n".join(batch) + "\n")
+        text = "\n".join(batch) + "\n"
+        # A file or a program gets the data as it is; a terminal would obey it.
+        stream.write(visible(text) if on_terminal else text)
     return count
 
 
@@ -52,7 +55,7 @@ def table_lines(
     columns: Sequence[str], types: Sequence[str], values: Iterable[tuple[str | None, ...]]
 ) -> Iterator[str]:
     """Lay out rows below headings; NULL says so, numbers stand to the right, control characters are spelled out."""
-    headings = [shown(name) for name in columns]
+    headings = [visible_cell(name) for name in columns]
     is_number = [_NUMBER_TYPE.fullmatch(type_) is not None for type_ in types]
     rest = iter(values)
     first = [_cells(row) for row in itertools.islice(rest, BATCH_ROWS)]
@@ -65,13 +68,8 @@ def table_lines(
         yield _line(_cells(row), widths, is_number)
 
 
-def shown(text: str) -> str:
-    """A text with its control characters spelled out, so that data cannot talk to the terminal."""
-    return text.translate(_CONTROL)
-
-
 def _cells(row: tuple[str | None, ...]) -> list[str]:
-    return ["NULL" if value is None else shown(value) for value in row]
+    return ["NULL" if value is None else visible_cell(value) for value in row]
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:

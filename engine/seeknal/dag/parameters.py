@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from seeknal.errors import UsageError
+from seeknal.redaction import hide_variables
 
 if TYPE_CHECKING:
     from seeknal.dag.project import Project
@@ -250,6 +251,7 @@ class RunParameters:
         """An environment variable's value, None where it is not set."""
         if name not in self.variables:
             self.variables[name] = os.environ.get(name)
+            hide_variables([name])
         return self.variables[name]
 
 

@@ -30,6 +30,7 @@ from seeknal.nodes.kind import FieldProblem, Kind
 from seeknal.nodes.registry import DECLARABLE_KINDS, KINDS
 from seeknal.pipeline.discovered import FoundFile
 from seeknal.pipeline.project_files import OWN_NAMES
+from seeknal.redaction import show_names
 
 # Accepted, but without an effect yet; each is named in a warning.
 FIELDS_TO_COME = frozenset({"schedule"})
@@ -194,6 +195,7 @@ class _Parser:
             self._lost.add(str(draft.fields.get("name")).lower())
             return
         draft.kind = kind.name
+        show_names([draft.name])
         # Names of tables do not depend on case in SQL, so neither do names of nodes.
         twin = self._by_lower_id.setdefault(draft.id.lower(), draft)
         if twin is not draft:

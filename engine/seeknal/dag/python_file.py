@@ -27,6 +27,7 @@ from seeknal.dag.python_stamp import python_stamp
 from seeknal.errors import Place, Problem, StoreError
 from seeknal.pipeline.discovered import FoundFile, FoundProblem, Request
 from seeknal.pipeline.project_files import is_project_file
+from seeknal.redaction import secrets
 from seeknal.store.filesystem import write_atomically
 from seeknal.store.objects import FORMAT_VERSIONS, decode, encode
 
@@ -178,7 +179,7 @@ class _Batch:
                 self._trace = trace.read().decode(errors="replace")
 
     def _ask(self, process: subprocess.Popen[bytes], answers: int, trace: int) -> None:
-        request = Request(str(self._root), list(self._files), answers, trace, self._patience)
+        request = Request(str(self._root), list(self._files), answers, trace, self._patience, secrets())
         search_path = "\n".join(os.path.abspath(entry) for entry in sys.path)
         assert process.stdin is not None
         with process.stdin:

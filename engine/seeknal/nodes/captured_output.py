@@ -1,7 +1,8 @@
 """What a function prints, whoever prints it: Python, a library in C, a program that it starts.
 
-File descriptors 1 and 2 lead to a file while it runs. Of too much only the beginning and the end are kept; what is in
-between is dropped as it comes, so that it does not fill the disk.
+File descriptors 1 and 2 lead to a file without a name while it runs, which ends with the process. What stands in it
+reaches the log without secrets, a moment later. Of too much only the beginning and the end are kept; what is in between
+is dropped as it comes, so that it does not fill the disk.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from seeknal.redaction import longest_form, redacted_bytes
+from seeknal.store.filesystem import temporary_name
+
 # The beginning that is kept, the end that is kept, and how large the file may grow before it is cut.
 HEAD_BYTES = 256 * 1024
 TAIL_BYTES = 256 * 1024
@@ -23,13 +27,18 @@ LOOK_SECONDS = 0.1
 
 @dataclass
 class Output:
-    """The file that output goes to. ``head`` and ``tail`` are what is kept of the files that were there before it."""
+    """What is printed, and the log that it goes to.
+
+    ``descriptor`` is of the file without a name. ``head`` and ``tail`` are what is kept of the files that were there
+    before it. ``shown_bytes`` is how much had been printed when the log was written last.
+    """
 
     path: Path
     descriptor: int
     head: bytes = b""
     tail: bytes = b""
     dropped_bytes: int = 0
+    shown_bytes: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def write(self, text: str) -> None:
@@ -44,7 +53,6 @@ class Output:
             if os.fstat(self.descriptor).st_size <= MOST_BYTES:
                 return
             full = self.descriptor
-            self.path.unlink(missing_ok=True)
             self.descriptor = _create(self.path)
             # From here on nobody in this process writes to the full one, so nothing of its end is lost.
             for stream in (1, 2):
@@ -54,14 +62,38 @@ class Output:
             os.ftruncate(full, 0)
             os.close(full)
 
+    def show(self) -> None:
+        """Bring the beginning of what was printed so far to the log, for those who watch, and in case of a crash."""
+        with self.lock:
+            size = os.fstat(self.descriptor).st_size
+            if self.head or size == self.shown_bytes or self.shown_bytes >= HEAD_BYTES:
+                return
+            self.shown_bytes = size
+            self._log(_without_end(redacted_bytes(os.pread(self.descriptor, HEAD_BYTES, 0))))
+
     def finish(self) -> None:
-        """Put together what is kept. Nobody writes any more."""
-        if not self.head and os.fstat(self.descriptor).st_size <= MOST_BYTES:
+        """Write the log. Nobody prints any more."""
+        size = os.fstat(self.descriptor).st_size
+        if not self.head and size <= MOST_BYTES:
+            self._log(redacted_bytes(os.pread(self.descriptor, size, 0)))
             return
         self._take(self.descriptor)
-        note = f"\n[… {self.dropped_bytes} bytes left out …]\n".encode() if self.dropped_bytes else b""
-        os.ftruncate(self.descriptor, 0)
-        os.write(self.descriptor, self.head + note + self.tail)
+        head, tail = redacted_bytes(self.head), redacted_bytes(self.tail)
+        if not self.dropped_bytes:
+            self._log(redacted_bytes(self.head + self.tail))
+            return
+        note = f"\n[… {self.dropped_bytes} bytes left out …]\n".encode()
+        # Where something was left out, a part of a secret may stand.
+        self._log(_without_end(head) + note + tail[longest_form() :])
+
+    def _log(self, data: bytes) -> None:
+        if not data:
+            self.path.unlink(missing_ok=True)
+            return
+        # A new file: somebody may read the old one.
+        new = _unfinished(self.path)
+        new.write_bytes(data)
+        os.replace(new, self.path)
 
     def _take(self, descriptor: int) -> None:
         """Keep the beginning of the first file, and the end of them all."""
@@ -75,16 +107,29 @@ class Output:
         self.tail = tail[-TAIL_BYTES:]
 
 
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f".{temporary_name(path.parent).name}")
+
+
 def _create(path: Path) -> int:
+    """A file beside the log that has no name any more, so that what is printed ends with the process."""
+    unnamed = _unfinished(path)
     # Everybody appends, so nobody writes over anybody.
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_EXCL, 0o600)
+    unnamed.unlink()
+    return descriptor
+
+
+def _without_end(data: bytes) -> bytes:
+    """The text without what may be the beginning of a secret."""
+    longest = longest_form()
+    return data[:-longest] if longest else data
 
 
 @contextlib.contextmanager
 def captured_output(path: Path) -> Iterator[Output]:
-    """Lead what is printed into a file, which is removed again where nothing was."""
+    """Lead what is printed into a log, which is not there where nothing was."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A new file: somebody may read the old one.
     path.unlink(missing_ok=True)
     _flush()
     output = Output(path, _create(path))
@@ -107,15 +152,13 @@ def captured_output(path: Path) -> Iterator[Output]:
             os.dup2(copy, stream)
             os.close(copy)
         output.finish()
-        is_empty = os.fstat(output.descriptor).st_size == 0
         os.close(output.descriptor)
-        if is_empty:
-            path.unlink(missing_ok=True)
 
 
 def _watch(output: Output, ended: threading.Event) -> None:
     while not ended.wait(LOOK_SECONDS):
         output.cut()
+        output.show()
 
 
 def _flush() -> None:

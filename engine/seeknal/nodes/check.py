@@ -13,6 +13,8 @@ from typing import Any
 
 import msgspec
 
+from seeknal.redaction import redacted
+
 # What a check does, by the types it can have in YAML.
 FAMILIES = {
     "null": "null",
@@ -71,7 +73,8 @@ class Check(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         if self.name:
             return self.name
         if self.family == "predicate":
-            words = " ".join(self.sql.split())
+            # Before it is cut: the beginning of a secret is one, too.
+            words = redacted(" ".join(self.sql.split()))
             return words if len(words) <= 60 else f"{words[:59]}…"
         if self.family == "model":
             return self.type

@@ -21,6 +21,7 @@ from seeknal.nodes.check import Check, CheckResult, Sample
 from seeknal.nodes.check_sql import column_of, moment_literal, row_condition
 from seeknal.nodes.kind import InputTable, Task
 from seeknal.nodes.profile_metrics import metric_condition, metric_value, of_column
+from seeknal.redaction import redacted
 
 if TYPE_CHECKING:
     from seeknal.nodes.workbench import Workbench
@@ -126,7 +127,8 @@ class _Evaluation:
         finally:
             self._clean(check)
         message = (found.note or found.message) if passed else (check.message or found.message)
-        return CheckResult(check.type, passed, found.violations, message, check.severity, check.label, sample)
+        label = redacted(check.label)
+        return CheckResult(check.type, passed, found.violations, redacted(message), check.severity, label, sample)
 
     def _clean(self, check: Check) -> None:
         """Drop what the check's SQL made."""

@@ -22,6 +22,7 @@ import xxhash
 from seeknal.errors import NodeFailedError, Place
 from seeknal.nodes.captured_output import captured_output
 from seeknal.nodes.function_reference import PREFIX, FunctionReference, log_path
+from seeknal.redaction import hide_variables_read_in
 
 # By root: what the project's files were when they were imported last.
 _files: dict[str, dict[str, str]] = {}
@@ -135,6 +136,8 @@ def _look_at_files(root: Path, reference: FunctionReference) -> None:
             data = b""
         if xxhash.xxh3_128_hexdigest(data) != digest:
             raise NodeFailedError(f"{name} changed while the project was run", hint="run again")
+        # What the code raises or prints may hold them.
+        hide_variables_read_in(data.decode("utf-8", "replace"))
         imports_duckdb = imports_duckdb or bool(_IMPORTS_DUCKDB.search(data))
     if imports_duckdb:
         import duckdb

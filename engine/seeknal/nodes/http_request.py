@@ -22,6 +22,7 @@ from seeknal.errors import DeliveryError
 from seeknal.nodes.exposure_type import ExposureSpec, field
 from seeknal.nodes.kind import FieldProblem
 from seeknal.nodes.late_value import LateValues, UnsetVariableError, is_late
+from seeknal.redaction import hide
 
 METHODS = ("POST", "PUT", "PATCH")
 
@@ -116,7 +117,7 @@ def make_request(settings: RequestSettings, values: LateValues) -> Request:
         if wrong := _wrong_url(url):
             raise DeliveryError(f"the url that {settings.url} gives cannot be used: {wrong}")
         headers = {name: values.resolve(value) for name, value in settings.headers.items()}
-        headers.update(_auth_header({name: values.resolve(value) for name, value in settings.auth.items()}, values))
+        headers.update(_auth_header({name: values.resolve(value) for name, value in settings.auth.items()}))
     except UnsetVariableError as error:
         hint = "set it where Seeknal runs, or give it a default: `{{ env:NAME|default }}`"
         raise DeliveryError(str(error), hint=hint) from error
@@ -126,13 +127,13 @@ def make_request(settings: RequestSettings, values: LateValues) -> Request:
     return Request(url, settings.method, headers)
 
 
-def _auth_header(auth: Mapping[str, str], values: LateValues) -> dict[str, str]:
+def _auth_header(auth: Mapping[str, str]) -> dict[str, str]:
     type_ = auth.get("type")
     if type_ == "bearer":
         return {"Authorization": f"Bearer {auth['token']}"}
     if type_ == "basic":
         pair = base64.b64encode(f"{auth['username']}:{auth['password']}".encode()).decode()
-        values.hide(pair)
+        hide(pair)
         return {"Authorization": f"Basic {pair}"}
     return {auth["name"]: auth["value"]} if type_ == "header" else {}
 

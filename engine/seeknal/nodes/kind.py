@@ -126,6 +126,7 @@ class Task(msgspec.Struct, frozen=True):
     node's output, or of the inputs where the node is a rule; ``output`` is an output that is there already and is to be
     checked only. ``environment`` is where it runs: it tells which memory a function has, and counts in no output.
     ``mutexes`` are held while it is executed, against the runs of other processes.
+    ``secrets`` are what no text may show.
     """
 
     node_id: str
@@ -148,6 +149,7 @@ class Task(msgspec.Struct, frozen=True):
     output: Artifact | None = None
     environment: str = PRODUCTION
     mutexes: tuple[str, ...] = ()
+    secrets: tuple[bytes, ...] = ()
 
 
 class Kind(Protocol):

@@ -1,7 +1,8 @@
 """Late values: texts that name environment variables and are resolved where they are used, never before.
 
 What is written (``{{ env:API_TOKEN }}``, ``{{ env:HOST|localhost }}``, or plain ``env:API_TOKEN`` for a whole value) is
-what manifest, plans and logs hold. The value itself lives from the moment it is used to the end of that use.
+what manifest, plans and logs hold. The value itself lives from the moment it is used to the end of that use, and no
+message repeats it (:mod:`seeknal.redaction`).
 """
 
 from __future__ import annotations
@@ -9,20 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, urlsplit
+
+from seeknal.redaction import hide_variables
 
 _REFERENCE = re.compile(r"\{\{\s*env:\s*([A-Za-z_]\w*)\s*(?:\|([^{}]*?))?\s*\}\}")
 _PLAIN = re.compile(r"env:([A-Za-z_]\w*)")
-
-#: What stands in a message in place of a value.
-MASK = "***"
-
-#: Shorter values are not masked: they keep no secret, and would garble what a message says.
-SHORTEST_SECRET = 4
-
-
-#: Shorter parts of a path are words like "services".
-SHORTEST_PART = 9
 
 
 class UnsetVariableError(Exception):
@@ -33,14 +25,11 @@ class UnsetVariableError(Exception):
         self.name = name
 
 
-@dataclass
+@dataclass(frozen=True)
 class LateValues:
-    """Resolves texts against an environment, and remembers what must not be shown."""
+    """Resolves texts against an environment; what it resolves is hidden from then on."""
 
     environment: Mapping[str, str]
-
-    def __post_init__(self) -> None:
-        self._secrets: set[str] = set()
 
     def resolve(self, text: str) -> str:
         """Give the text with every reference replaced. Raises UnsetVariableError."""
@@ -50,33 +39,11 @@ class LateValues:
         return _REFERENCE.sub(lambda match: self._value(match[1], match[2]), text)
 
     def _value(self, name: str, default: str | None) -> str:
+        hide_variables([name], self.environment)
         value = self.environment.get(name, default)
         if value is None:
             raise UnsetVariableError(name)
-        self.hide(value)
-        if "://" in value:
-            self._hide_parts(value)
         return value
-
-    def _hide_parts(self, url: str) -> None:
-        """Hide what a receiver may repeat of a URL: its path, long parts of that, and what its query says."""
-        try:
-            parts = urlsplit(url)
-        except ValueError:
-            return
-        self.hide(parts.path, *(part for part in parts.path.split("/") if len(part) >= SHORTEST_PART))
-        self.hide(parts.query, *(said for _, said in parse_qsl(parts.query)), parts.password or "")
-
-    def hide(self, *secrets: str) -> None:
-        """Remember further texts that must not be shown."""
-        self._secrets.update(secret for secret in secrets if len(secret) >= SHORTEST_SECRET)
-
-    def masked(self, text: str) -> str:
-        """Give a text without the values that were resolved."""
-        # The longest first: one value may be part of another.
-        for secret in sorted(self._secrets, key=len, reverse=True):
-            text = text.replace(secret, MASK)
-        return text
 
 
 def is_late(text: str) -> bool:

@@ -78,10 +78,14 @@ class FoundFile(msgspec.Struct, frozen=True):
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What the process is asked. ``answers`` and ``trace`` are file descriptors: for answers, and for a crash."""
+    """What the process is asked. ``answers`` and ``trace`` are file descriptors: for answers, and for a crash.
+
+    ``secrets`` are what no text may show.
+    """
 
     root: str
     files: list[str]
     answers: int
     trace: int
     patience_seconds: float
+    secrets: tuple[bytes, ...] = ()

@@ -51,6 +51,7 @@ from seeknal.pipeline.references import Reference, references_in
 from seeknal.pipeline.registry import Registration, clear_registry, registrations
 from seeknal.pipeline.script_header import header_problems
 from seeknal.pipeline.value_content import content_of, data_of
+from seeknal.redaction import hide_secrets, hide_variables_read_in
 
 
 def discover(root: Path, files: list[str], answers: BinaryIO, trace: BinaryIO, patience_seconds: float) -> None:
@@ -91,6 +92,9 @@ def _discover_file(root: Path, file: str, syntax: SyntaxCache) -> FoundFile:
         module = ModuleSyntax(path, text)
         syntax.add(module)
         imported = reach_of_import(syntax, module)
+        for path_ in (path, *imported.others):
+            with contextlib.suppress(OSError):
+                hide_variables_read_in(path_.read_text(encoding="utf-8", errors="replace"))
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return FoundFile(file, problems=(_problem(root, file, error),))
     clear_registry()
@@ -285,6 +289,7 @@ def _problem(root: Path, file: str, error: BaseException) -> FoundProblem:
 def main(text: bytes) -> None:
     """Answer a request, and end without waiting for what the modules may have started."""
     request = msgspec.json.decode(text, type=Request)
+    hide_secrets(request.secrets)
     for descriptor in (request.answers, request.trace):
         os.set_inheritable(descriptor, False)
     threading.Thread(target=_follow_caller, args=(request.answers,), daemon=True).start()

@@ -6,6 +6,7 @@ import traceback
 from pathlib import Path
 
 from seeknal.pipeline.project_files import is_project_file
+from seeknal.redaction import redacted
 
 LONGEST_MESSAGE = 300
 
@@ -34,4 +35,6 @@ def said(error: BaseException) -> str:
 
 
 def cut(message: str) -> str:
+    """A message of bounded length; without secrets, because the beginning of one is one, too."""
+    message = redacted(message)
     return message if len(message) <= LONGEST_MESSAGE else message[: LONGEST_MESSAGE - 1] + "…"

@@ -118,20 +118,20 @@ def read_failures(store: Store, environment: str = PRODUCTION) -> tuple[str, dic
 def failed_results(store: Store, failed: FailedNode, sample_rows: int) -> tuple[CheckResult, ...]:
     """The results of a failure, with the first rows of each check that failed, found anew.
 
-    Where what was checked were the rows of a function, which are not kept, they are those that the run saw.
+    They are those that the run saw where what was checked, or the check, is not kept: the rows of a function, and
+    a check in which a secret stands.
 
     Raises CorruptObjectError where what was checked is gone from the store.
     """
     known = results_of(failed.results)
-    if not failed.tables:
-        pairs = zip(known, failed.results, strict=True)
-        return tuple(msgspec.structs.replace(result, sample=sample_of(said)) for result, said in pairs)
-    checks = [msgspec.convert(check, Check) for check in failed.checks]
-    wrong = [index for index, result in enumerate(known) if not result.passed]
-    bench = Workbench(store.root)
-    try:
-        again = _evaluate([checks[index] for index in wrong], failed.tables, bench, failed.failed_at, sample_rows)
-    finally:
-        bench.close()
-    samples = {index: result.sample for index, result in zip(wrong, again, strict=True)}
+    samples = {index: sample_of(said) for index, said in enumerate(failed.results)}
+    if failed.tables:
+        wrong = [index for index, result in enumerate(known) if not result.passed and failed.checks[index]]
+        checks = [msgspec.convert(failed.checks[index], Check) for index in wrong]
+        bench = Workbench(store.root)
+        try:
+            again = _evaluate(checks, failed.tables, bench, failed.failed_at, sample_rows)
+        finally:
+            bench.close()
+        samples |= {index: result.sample for index, result in zip(wrong, again, strict=True)}
     return tuple(msgspec.structs.replace(result, sample=samples.get(index)) for index, result in enumerate(known))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 
@@ -13,8 +14,9 @@ from seeknal.dag.inference import CompiledProject
 from seeknal.dag.names import PRODUCTION
 from seeknal.dag.quantity import duration_text
 from seeknal.errors import Place, Problem, SeeknalError
-from seeknal.nodes.check import CheckResult, kept
+from seeknal.nodes.check import Check, CheckResult, kept
 from seeknal.nodes.function_reference import log_path
+from seeknal.redaction import redacted
 from seeknal.store.objects import Artifact, FailedNode
 from seeknal.workflow.results import NodeOutcome
 from seeknal.workflow.worker import Failure
@@ -84,7 +86,13 @@ def rejected_nodes(
         tables = [(name, artifacts[name]) for name in draft.inputs if draft.function is None]
         if outcome.rejected is not None:
             tables = [(node_id, outcome.rejected)]
-        checks = [msgspec.to_builtins(linked.check) for linked in draft.checks or draft.audits]
+        checks = [_to_be_kept(linked.check) for linked in draft.checks or draft.audits]
         results = [kept(result) for result in outcome.checks]
         found[node_id] = FailedNode(node_id, run_id, time.time(), tables, checks, results)
     return found
+
+
+def _to_be_kept(check: Check) -> dict[str, Any]:
+    """A check as plain values; nothing where a secret stands in it, which no file may hold."""
+    plain: dict[str, Any] = msgspec.to_builtins(check)
+    return {} if redacted(repr(plain)) != repr(plain) else plain

@@ -29,6 +29,7 @@ from urllib.parse import urlsplit
 from seeknal.errors import DeliveryError
 from seeknal.nodes.http_request import Request, RequestSettings, make_request
 from seeknal.nodes.late_value import LateValues
+from seeknal.redaction import redacted
 from seeknal.version import __version__
 from seeknal.workflow.limits import StopRequest
 
@@ -98,18 +99,14 @@ def send(settings: RequestSettings, body: Path, key: str, values: LateValues, st
         )
         stopped = stop is not None and stop.requested
         if not may_pass or attempt > settings.retries or stopped or time.monotonic() + wait >= deadline:
-            raise _given_up(settings, values, why, hint, attempt, stopped)
+            raise _given_up(settings, why, hint, attempt, stopped)
         _sleep(wait, stop)
 
 
-def _given_up(
-    settings: RequestSettings, values: LateValues, why: str, hint: str, attempts: int, stopped: bool
-) -> DeliveryError:
+def _given_up(settings: RequestSettings, why: str, hint: str, attempts: int, stopped: bool) -> DeliveryError:
     tried = f" (tried {attempts} times)" if attempts > 1 else ""
     interrupted = "; interrupted" if stopped else ""
-    return DeliveryError(
-        values.masked(f"{settings.shown()}: {why}{tried}{interrupted}"), hint=hint or "the next run sends it again"
-    )
+    return DeliveryError(f"{settings.shown()}: {why}{tried}{interrupted}", hint=hint or "the next run sends it again")
 
 
 def _refusal(answer: Answer) -> tuple[str, str]:
@@ -251,6 +248,7 @@ def _seconds(retry_after: str | None) -> float | None:
 
 
 def _one_line(text: bytes) -> str:
-    words = " ".join(text.decode("utf-8", "replace").split())
+    # Before it is cut: the beginning of a secret is one, too.
+    words = " ".join(redacted(text.decode("utf-8", "replace")).split())
     words = "".join(character if character.isprintable() else "?" for character in words)
     return words if len(words) <= _SHOWN_CHARACTERS else words[:_SHOWN_CHARACTERS] + "…"

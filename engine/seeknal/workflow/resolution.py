@@ -23,6 +23,7 @@ from seeknal.dag.names import PRODUCTION
 from seeknal.errors import CorruptObjectError
 from seeknal.nodes.check import CheckResult, results_in, results_of
 from seeknal.nodes.kind import InputTable, Task, encoded_identity, stored_table
+from seeknal.redaction import secrets
 from seeknal.store.objects import Artifact, Tree
 from seeknal.store.store import Store
 from seeknal.workflow.fingerprint import checks_key, engine_identity, fingerprint
@@ -232,6 +233,7 @@ class Resolver:
             checks=tuple(linked.check for linked in (draft.checks or draft.audits)),
             output=self._decisions[node_id].artifact,
             mutexes=mutexes,
+            secrets=secrets(),
         )
 
     # reasons

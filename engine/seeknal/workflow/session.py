@@ -21,6 +21,7 @@ from seeknal.dag.parse import IncompleteProjectError, ParsedProject, parse_proje
 from seeknal.dag.project import Project, project_files
 from seeknal.dag.python_stamp import python_stamp
 from seeknal.errors import BusyError, CorruptObjectError, Problem, ProjectError
+from seeknal.redaction import show_names
 from seeknal.state.locks import FileLock, Patience
 from seeknal.store.file_memo import FileDigests
 from seeknal.store.filesystem import link_atomically
@@ -94,6 +95,7 @@ class Session:
             # What this session finds in the store stays there while it is open.
             undo.enter_context(self.store.leases.hold("session", only_reading=True))
             self._heads = {name: self.store.refs.read(name) for name in self.store.refs.names()}
+            show_names(self._heads)
             self._inference = Inference(parsed, self.digests)
             self.compiled = CompiledProject(parsed, self._inference.analyse())
             self._open = undo.pop_all()

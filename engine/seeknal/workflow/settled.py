@@ -26,7 +26,7 @@ from seeknal.errors import StoreError
 from seeknal.nodes.check import results_of
 from seeknal.nodes.delivered import delivered_blobs, is_as_left
 from seeknal.store.file_memo import FileDigests
-from seeknal.store.filesystem import digest_bytes, write_atomically
+from seeknal.store.filesystem import write_atomically
 from seeknal.store.objects import FORMAT_VERSIONS, Tree, decode, encode
 from seeknal.store.store import Store
 from seeknal.version import __version__
@@ -107,8 +107,8 @@ def settled(
         edges,
         published,
         warnings,
-        {name: _digest(given.get(name)) for name in sorted(parameters.asked)},
-        {name: _digest(value) for name, value in sorted(parameters.variables.items())},
+        {name: _digest(given.get(name), head) for name in sorted(parameters.asked)},
+        {name: _digest(value, head) for name, value in sorted(parameters.variables.items())},
         parameters.today.isoformat() if parameters.rests_on_today else "",
         python,
         checks,
@@ -184,16 +184,26 @@ def _parameters_stand(settled: Settled, given: GivenParameters | None) -> bool:
     if given is not None and not given.params.keys() <= settled.given.keys():
         # Nobody asked for it; somebody has to say so.
         return False
-    if any(_digest(values.get(name)) != digest for name, digest in settled.given.items()):
+    if any(_digest(values.get(name), settled.head) != digest for name, digest in settled.given.items()):
         return False
-    if any(_digest(os.environ.get(name)) != digest for name, digest in settled.variables.items()):
+    if any(_digest(os.environ.get(name), settled.head) != digest for name, digest in settled.variables.items()):
         return False
     return settled.today in ("", time.strftime("%Y-%m-%d"))
 
 
-def _digest(value: Any) -> str:
-    """What a value is known by: it may be a secret, and stands in a file."""
-    return "" if value is None else digest_bytes(msgspec.json.encode(value, order="deterministic"))
+def _digest(value: Any, salt: str) -> str:
+    """What a value is known by: it may be a secret, and stands in a file.
+
+    Not by the digest that everything else has, which of a short value can be computed back.
+    """
+    if value is None:
+        return ""
+    try:
+        # By the name that needs no OpenSSL, which takes longer to import than all that is done here.
+        from _blake2 import blake2b
+    except ImportError:
+        from hashlib import blake2b
+    return blake2b(msgspec.json.encode(value, order="deterministic"), digest_size=16, key=salt.encode()).hexdigest()
 
 
 def _deliveries_stand(store: Store, tree: Tree) -> bool:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from seeknal.redaction import redacted
+from seeknal.visible_text import visible
 from seeknal.workflow.results import RunResult
 
 RULE = "=" * 60
@@ -99,6 +101,7 @@ def summarize(result: RunResult) -> ExecutionSummary:
 
 def say(text: str) -> None:
     """Print a line. What the stream cannot show becomes a question mark: no run may end over that."""
+    text = visible(redacted(text))
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     print(text.encode(encoding, "replace").decode(encoding))
 

@@ -22,6 +22,7 @@ import msgspec
 from seeknal.errors import NodeFailedError, SeeknalError
 from seeknal.nodes.check import CheckResult
 from seeknal.nodes.kind import Task
+from seeknal.redaction import hide_secrets
 from seeknal.store.objects import ActionRecord, Artifact, CheckRecord
 
 if TYPE_CHECKING:
@@ -165,6 +166,7 @@ def execute(task: Task) -> Outcome:
     from seeknal.nodes.python_function import implementation_of
     from seeknal.nodes.workbench import QueryFailed
 
+    hide_secrets(task.secrets)
     bench = _workbench(task.store_root)
     started = time.perf_counter()
     artifact: Artifact | None = None

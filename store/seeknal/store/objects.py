@@ -164,7 +164,8 @@ class FailedNode(msgspec.Struct, frozen=True):
     """A node whose checks failed in a run: what was checked, by which checks, and what they gave.
 
     ``tables`` are the outputs that the checks read, the checked one first: the node's own, which was rejected, or the
-    inputs of a rule; none where it checked what is not stored. ``checks`` and ``results`` are as the engine made them.
+    inputs of a rule; none where it checked what is not stored. ``checks`` and ``results`` are as the engine made them;
+    a check in which a secret stands is empty.
     """
 
     node_id: str
