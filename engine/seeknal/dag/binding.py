@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from seeknal.dag.filled_sql import FilledSql
+from seeknal.dag.lazy_connection import LazyConnection
 from seeknal.dag.sql import Sql, quoted, quoted_node
 from seeknal.dag.sql_functions import PURE_TABLE_FUNCTIONS
 from seeknal.dag.sql_problem import SqlProblem, engine_problem, shifted
@@ -65,16 +66,7 @@ class Binder:
     """A DuckDB connection that holds empty tables only, and answers what a query over them would give."""
 
     def __init__(self) -> None:
-        import duckdb
-
-        self.connection = duckdb.connect(
-            ":memory:", config={"threads": 1, "python_enable_replacements": False, "enable_external_access": False}
-        )
-        known = [name for (name,) in self.connection.execute("SELECT name FROM duckdb_optimizers()").fetchall()]
-        disabled = ",".join(name for name in known if name not in _OPTIMIZERS)
-        self.connection.execute("SET TimeZone = 'UTC'; SET errors_as_json = true")
-        self.connection.execute(f"SET disabled_optimizers = '{disabled}'")
-        self.connection.execute(f"CREATE SCHEMA {_TABLES}")
+        self.connection: Any = LazyConnection(_connect)
         self._schemas: set[str] = set()
         self._views: set[str] = set()
         self._declared: dict[str, dict[str, str]] = {}
@@ -241,6 +233,20 @@ def _distinct(columns: Iterable[tuple[str, str]]) -> dict[str, str]:
         lowered[name.lower()] = name
         schema[name] = type_
     return schema
+
+
+def _connect() -> Any:
+    import duckdb
+
+    connection = duckdb.connect(
+        ":memory:", config={"threads": 1, "python_enable_replacements": False, "enable_external_access": False}
+    )
+    known = [name for (name,) in connection.execute("SELECT name FROM duckdb_optimizers()").fetchall()]
+    disabled = ",".join(name for name in known if name not in _OPTIMIZERS)
+    connection.execute("SET TimeZone = 'UTC'; SET errors_as_json = true")
+    connection.execute(f"SET disabled_optimizers = '{disabled}'")
+    connection.execute(f"CREATE SCHEMA {_TABLES}")
+    return connection
 
 
 def drop_temporary_objects(connection: Any) -> None:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from seeknal.dag.binding import Binder, BindError, Schema
+from seeknal.dag.binding import BindError, Schema
 from seeknal.dag.check_linking import LinkedCheck
 from seeknal.dag.draft import Draft
 from seeknal.dag.names import did_you_mean, find_name
+from seeknal.dag.project_memo import RememberingBinder
 from seeknal.errors import Problem
 from seeknal.nodes.check import Check
 from seeknal.nodes.check_sql import constants, is_moment, is_number
@@ -36,7 +37,7 @@ def bind_checks(
     checks: Sequence[LinkedCheck],
     tables: Sequence[str],
     schemas: Mapping[str, Schema | None],
-    binder: Binder,
+    binder: RememberingBinder,
     declare: Callable[[str, Schema], None],
 ) -> BoundChecks:
     """Bind the checks of a draft over these tables, the checked one first; what is not known yet is not checked.
@@ -82,10 +83,8 @@ def _key_path(draft: Draft, path: tuple[str | int, ...], key: str) -> tuple[str 
     return path
 
 
-def _wrong(check: Check, schema: Schema, binder: Binder) -> list[tuple[str, str, str]]:
+def _wrong(check: Check, schema: Schema, binder: RememberingBinder) -> list[tuple[str, str, str]]:
     """What is wrong with a check for a table with these columns: message, field and hint."""
-    import duckdb
-
     if check.family == "profile":
         missing = [name for name in PROFILE_COLUMNS if name not in schema]
         if missing:
@@ -108,9 +107,7 @@ def _wrong(check: Check, schema: Schema, binder: Binder) -> list[tuple[str, str,
             message = f"{check.label}: the column is {types[0]}, which {bounds[0]} cannot be compared with"
             return [(message, "columns", "cast it in a transform")]
     for value, sql in constants(check, schema):
-        try:
-            binder.connection.execute(sql).fetchall()
-        except duckdb.Error:
+        if not binder.evaluates(sql):
             key = "values" if check.values else "min_val" if value == check.minimum else "max_val"
             found.append((f"{check.label}: {value!r} is no {types[0]}", key, ""))
     return found
@@ -121,7 +118,7 @@ def _bind_sql(
     linked: LinkedCheck,
     tables: Sequence[str],
     schemas: Mapping[str, Schema | None],
-    binder: Binder,
+    binder: RememberingBinder,
     declare: Callable[[str, Schema], None],
     found: BoundChecks,
 ) -> None:

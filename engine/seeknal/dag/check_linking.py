@@ -6,13 +6,12 @@ A rule's SQL sees the rule's inputs; that of ``audits`` and ``tests`` the output
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
-from seeknal.dag.sql import Sql, quoted_node, take_apart
+from seeknal.dag.sql import Sql, quoted_node
 from seeknal.dag.sql_problem import SqlProblem
 from seeknal.dag.tokens import stray_bracket
 from seeknal.nodes.check import Check
@@ -33,11 +32,11 @@ class LinkedCheck:
 def link_check(
     parsed: ParsedCheck,
     tables: Sequence[str],
-    known: Mapping[str, str],
-    resolve_bare: Callable[[str], list[str]],
-    connection: Any,
+    take_apart: Callable[[str, Iterable[tuple[str, int]]], Sql],
 ) -> LinkedCheck:
     """Take a check's SQL apart. ``tables`` are the ids of the nodes it may mean by position, the checked one first.
+
+    ``take_apart`` takes a text and the names of inputs in it; see :func:`seeknal.dag.sql.take_apart`.
 
     What is wrong with the SQL stands in ``problems`` of the result's ``sql``.
     """
@@ -60,7 +59,7 @@ def link_check(
     query = Query(f"{before}{check.sql}{after}", parsed.sql_path, len(before), len(check.sql))
     aliases = {node_id.replace(".", "_", 1).lower(): index for index, node_id in enumerate(tables)}
     names = {"input_data": 0, **aliases}
-    sql = take_apart(query.text, known, resolve_bare, connection, names.items())
+    sql = take_apart(query.text, names.items())
     statements = sql.statements
     if check.family == "predicate":
         # The condition alone: which columns are selected is up to whoever asks.

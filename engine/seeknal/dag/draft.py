@@ -124,6 +124,11 @@ class Draft:
         return demands_of(self.values)
 
     @property
+    def uses_environment(self) -> bool:
+        """Whether a value of the environment, which may be a secret, stands in its texts."""
+        return any(name.startswith("env:") for name in self.uses)
+
+    @property
     def is_code(self) -> bool:
         """Whether the node's rows come from a function."""
         return self.function is not None

@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from seeknal.dag.binding import Binder, BindError, Schema
+from seeknal.dag.binding import BindError, Schema
 from seeknal.dag.check_binding import bind_checks
 from seeknal.dag.draft import Draft
+from seeknal.dag.lazy_connection import LazyConnection
 from seeknal.dag.parse import ParsedProject
 from seeknal.dag.project import Project
 from seeknal.dag.sql_problem import engine_problem
@@ -60,12 +61,9 @@ class Inference:
     """Infers schemas; holds the connections that takes. Close it."""
 
     def __init__(self, parsed: ParsedProject, digests: FileDigests) -> None:
-        import duckdb
-
         self._parsed = parsed
-        self._binder = Binder()
-        self._reader = duckdb.connect(":memory:", config={"threads": 1, "python_enable_replacements": False})
-        self._reader.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
+        self._binder = parsed.memo.binder()
+        self._reader = LazyConnection(_reader)
         self.around = Surroundings(parsed.project, digests, self._reader)
 
     def close(self) -> None:
@@ -137,11 +135,13 @@ class Inference:
                 problems.setdefault(node_id, []).append(problem)
 
     def _declare(self, node_id: str, schema: Schema) -> None:
-        import duckdb
-
         try:
             self._binder.declare(node_id, schema)
-        except duckdb.Error as error:
+        except Exception as error:
+            import duckdb
+
+            if not isinstance(error, duckdb.Error):
+                raise
             problem = engine_problem(error, "")
             place = self._parsed.drafts[node_id].place()
             message = f"{node_id}: its columns cannot be a table: {problem.message}"
@@ -191,7 +191,7 @@ class Inference:
             assert schema is not None
             self._declare(name, schema)
         try:
-            bound = self._binder.bind(draft.sql, draft.inputs)
+            bound = self._binder.bind(draft.sql, draft.inputs, secret=draft.uses_environment)
         except BindError as error:
             # What the kind itself finds is about the user's fields, and the error may be about SQL of ours.
             wrong = self._verified(node_id, schemas, NodeAnalysis(None, {}))
@@ -218,6 +218,15 @@ class Inference:
             return NodeAnalysis(schema, reads, volatile=draft.volatile)
         bound = bind_checks(draft, draft.checks, draft.inputs, schemas, self._binder, self._declare)
         return NodeAnalysis(schema, bound.reads, volatile=draft.volatile, wrong_checks=tuple(bound.problems))
+
+
+def _reader() -> Any:
+    """A connection that may read files."""
+    import duckdb
+
+    connection = duckdb.connect(":memory:", config={"threads": 1, "python_enable_replacements": False})
+    connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
+    return connection
 
 
 def _of_node(draft: Draft, problem: Problem) -> Problem:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,9 +14,11 @@ from typing import Any
 
 from seeknal.dag.check_linking import LinkedCheck, link_check
 from seeknal.dag.draft import Draft, node_of
+from seeknal.dag.lazy_connection import LazyConnection
 from seeknal.dag.manifest import Manifest
 from seeknal.dag.names import did_you_mean, shown
-from seeknal.dag.sql import Sql, take_apart
+from seeknal.dag.project_memo import ProjectMemo
+from seeknal.dag.sql import Sql
 from seeknal.dag.tokens import stray_bracket
 from seeknal.errors import Place, Problem, ProjectError
 from seeknal.nodes.check_fields import ParsedCheck, checks_of_list
@@ -40,11 +43,20 @@ class Linker:
     """Links the drafts of one project; what is wrong stands in ``problems``.
 
     ``lost`` are names, in lower case, of nodes that are in the files but could not be read: a reference to one is not
-    worth a problem of its own. Where whole files could not be read, no dangling reference is.
+    worth a problem of its own. Where whole files could not be read, no dangling reference is. ``memo`` remembers
+    queries that were taken apart before.
     """
 
-    def __init__(self, drafts: Mapping[str, Draft], lost: Collection[str] = (), *, files_lost: bool = False) -> None:
+    def __init__(
+        self,
+        drafts: Mapping[str, Draft],
+        lost: Collection[str] = (),
+        *,
+        files_lost: bool = False,
+        memo: ProjectMemo | None = None,
+    ) -> None:
         self.problems: list[Problem] = []
+        self._memo = memo or ProjectMemo()
         self._drafts = drafts
         self._lost = lost
         self._files_lost = files_lost
@@ -101,20 +113,21 @@ class Linker:
 
     def _resolved(self, draft: Draft) -> Iterable[str]:
         for reference in draft.inputs:
-            place = self._place_of_input(draft, reference)
             target = self._known.get(reference.lower())
             if target is None:
                 if not self._is_lost(reference):
                     bare = self._by_name.get(reference.lower())
                     hint = f"write {' or '.join(bare)}" if bare else did_you_mean(reference, self._drafts)
+                    place = self._place_of_input(draft, reference)
                     self._report(f"input '{shown(reference)}' does not exist", place, hint)
             elif target == draft.id:
-                self._report(f"{draft.id} is its own input", place)
+                self._report(f"{draft.id} is its own input", self._place_of_input(draft, reference))
             elif self._has_rows(target) or not draft.implementation.executes:
                 yield target
             else:
                 kind = self._drafts[target].kind
-                self._report(f"input '{reference}' is of kind {kind}, which has no rows to read", place)
+                message = f"input '{reference}' is of kind {kind}, which has no rows to read"
+                self._report(message, self._place_of_input(draft, reference))
 
     def _is_lost(self, reference: str) -> bool:
         bare = reference.lower().partition(".")[2] or reference.lower()
@@ -152,16 +165,13 @@ class Linker:
 
     def link_checks(self, drafts: Iterable[Draft]) -> None:
         """Take the SQL in the checks of these drafts apart."""
-        connection: Any = None
+        connection = _parser()
         for draft in drafts:
             own = list(draft.implementation.checks(draft.spec)) if draft.spec is not None else []
             audits = list(self._audits(draft))
-            if connection is None and any(parsed.check.sql for parsed in (*own, *audits)):
-                connection = _parser()
             draft.checks = tuple(self._link_check(draft, parsed, None, connection) for parsed in own)
             draft.audits = tuple(self._link_check(draft, parsed, draft.id, connection) for parsed in audits)
-        if connection is not None:
-            connection.close()
+        connection.close()
 
     def _audits(self, draft: Draft) -> Iterable[ParsedCheck]:
         for found in self._said_audits(draft):
@@ -186,8 +196,12 @@ class Linker:
     def _link_check(self, draft: Draft, parsed: ParsedCheck, own: str | None, connection: Any) -> LinkedCheck:
         """Link a check of a node's inputs, or of its ``own`` output."""
         tables = draft.checked if own is None else [own]
-        known = {**self._known, **{name.lower(): name for name in tables}}
-        linked = link_check(parsed, tables, known, self._resolve_bare, connection)
+        known = ChainMap({name.lower(): name for name in tables}, self._known)
+
+        def apart(text: str, positions: Iterable[tuple[str, int]]) -> Sql:
+            return self._apart(draft, text, positions, connection, known)
+
+        linked = link_check(parsed, tables, apart)
         sql, query = linked.sql, linked.query
         if sql is None or query is None:
             return linked
@@ -204,17 +218,18 @@ class Linker:
                 said = f"{name} means nothing here: there are {len(tables)} table(s), counted from 0"
                 self._report(said, place(sql.offsets.get(name)))
         for node_id in sql.references:
-            at = place(sql.offsets.get(node_id))
+            offset = sql.offsets.get(node_id)
             if own is not None and node_id != own:
-                self._report(
-                    f"a check of {own} reads its own rows only, not {node_id}", at, "make it a rule with both as inputs"
-                )
+                message = f"a check of {own} reads its own rows only, not {node_id}"
+                self._report(message, place(offset), "make it a rule with both as inputs")
             elif own is not None or node_id in tables:
                 continue
             elif draft.function is not None:
-                self._report(f"a check of a function's rows reads no other node: {node_id}", at, "read it there")
+                message = f"a check of a function's rows reads no other node: {node_id}"
+                self._report(message, place(offset), "read it there")
             elif not self._has_rows(node_id):
-                self._report(f"'{node_id}' is of kind {node_id.partition('.')[0]}, which has no rows to read", at)
+                message = f"'{node_id}' is of kind {node_id.partition('.')[0]}, which has no rows to read"
+                self._report(message, place(offset))
             else:
                 draft.inputs.append(node_id)
         return linked
@@ -231,12 +246,24 @@ class Linker:
         if query.path and query.text != own:
             # The user's part on its own first: its errors are then about what stands in the file.
             draft.query = Query(own, query.path, 0, query.length, query.positions)
-            draft.sql = take_apart(own, self._known, self._resolve_bare, connection, query.positions)
+            draft.sql = self._apart(draft, own, query.positions, connection, self._known)
             if self._report_sql(draft, draft.sql):
                 return False
         draft.query = query
-        draft.sql = take_apart(query.text, self._known, self._resolve_bare, connection, query.positions)
+        draft.sql = self._apart(draft, query.text, query.positions, connection, self._known)
         return not self._report_sql(draft, draft.sql)
+
+    def _apart(
+        self,
+        draft: Draft,
+        text: str,
+        positions: Iterable[tuple[str, int]],
+        connection: Any,
+        known: Mapping[str, str],
+    ) -> Sql:
+        return self._memo.take_apart(
+            text, known, self._resolve_bare, connection, positions, secret=draft.uses_environment
+        )
 
     def _resolve_bare(self, name: str) -> list[str]:
         return self._by_name.get(name.lower(), [])
@@ -250,12 +277,12 @@ class Linker:
     def _add_inputs(self, draft: Draft) -> None:
         assert draft.sql is not None
         for node_id in draft.sql.references:
-            place = draft.place_in_query(draft.sql.offsets.get(node_id))
+            offset = draft.sql.offsets.get(node_id)
             if not self._has_rows(node_id):
-                kind = self._drafts[node_id].kind
-                self._report(f"'{node_id}' is of kind {kind}, which has no rows to read", place)
+                message = f"'{node_id}' is of kind {self._drafts[node_id].kind}, which has no rows to read"
+                self._report(message, draft.place_in_query(offset))
             elif node_id == draft.id:
-                self._report(f"{draft.id} reads itself", place)
+                self._report(f"{draft.id} reads itself", draft.place_in_query(offset))
             elif node_id not in draft.inputs:
                 draft.inputs.append(node_id)
         self.check_positions(draft)
@@ -276,11 +303,16 @@ class Linker:
                     self._report(f"__THIS__ needs exactly one input; {draft.id} has {count}", place)
                 else:
                     self._report(f"{name}: {draft.id} has {count} input(s), counted from 0", place)
-        draft.sql = replace(sql, positions=tuple(kept))
+        if len(kept) < len(sql.positions):
+            draft.sql = replace(sql, positions=tuple(kept))
 
 
-def _parser() -> Any:
+def _parser() -> LazyConnection:
     """A DuckDB connection for its parser only."""
+    return LazyConnection(_connect)
+
+
+def _connect() -> Any:
     import duckdb
 
     connection = duckdb.connect(":memory:", config={"threads": 1, "enable_external_access": False})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ from seeknal.dag.manifest import Manifest, NodeType
 from seeknal.dag.names import check_node_name, did_you_mean, nearest, shown
 from seeknal.dag.parameters import RunParameters
 from seeknal.dag.project import Project, node_files, python_files
+from seeknal.dag.project_memo import ProjectMemo
 from seeknal.dag.python_draft import drafts_of, function_of
 from seeknal.dag.python_file import find_python_nodes, problem_of
 from seeknal.dag.rendering import Renderer, TemplateProblem
 from seeknal.dag.schedule import check_schedule
-from seeknal.dag.yaml_file import Document, KeyPath, load_documents
+from seeknal.dag.yaml_file import Document, KeyPath
 from seeknal.errors import Place, Problem, ProjectError
 from seeknal.nodes.external_target import target_problems
 from seeknal.nodes.kind import FieldProblem, Kind
@@ -49,7 +50,7 @@ class ParsedProject:
     """What parsing gives: the manifest, and for each node its draft. ``warnings`` are for people only.
 
     ``imported`` are the Python files that it took, from the project's root; ``repeatable`` says whether importing them
-    would find the same again while they stand.
+    would find the same again while they stand. ``memo`` is where it was remembered, for what comes next.
     """
 
     project: Project
@@ -59,6 +60,7 @@ class ParsedProject:
     renderer: Renderer
     imported: tuple[str, ...] = ()
     repeatable: bool = True
+    memo: ProjectMemo = field(default_factory=ProjectMemo)
 
     @property
     def parameters(self) -> RunParameters:
@@ -82,12 +84,14 @@ class ParsedProject:
         return real
 
 
-def parse_project(project: Project, parameters: RunParameters | None = None) -> ParsedProject:
-    """Parse all of a project's node files, for a run with these parameters.
+def parse_project(
+    project: Project, parameters: RunParameters | None = None, memo: ProjectMemo | None = None
+) -> ParsedProject:
+    """Parse all of a project's node files, for a run with these parameters. ``memo`` remembers what was read before.
 
     Raises ProjectError with every problem found.
     """
-    parser = _Parser(project, parameters)
+    parser = _Parser(project, parameters, memo)
     for file in node_files(project):
         parser.read(file)
     parser.import_files(list(python_files(project)))
@@ -129,8 +133,9 @@ def parse_manifest(project: Project, manifest: Manifest, parameters: RunParamete
 class _Parser:
     """Collects drafts, and everything that is wrong with them."""
 
-    def __init__(self, project: Project, parameters: RunParameters | None) -> None:
+    def __init__(self, project: Project, parameters: RunParameters | None, memo: ProjectMemo | None = None) -> None:
         self._project = project
+        self._memo = memo or ProjectMemo()
         self._renderer = Renderer(project, parameters or RunParameters())
         self._problems: list[Problem] = list(self._renderer.shared.problems)
         self._warnings: list[Problem] = [*project.warnings, *self._renderer.shared.warnings]
@@ -148,7 +153,7 @@ class _Parser:
             shown = name.encode("unicode_escape", "surrogateescape").decode()
             self._report("the name of the file has characters that cannot be printed", Place(shown), "rename it")
             return
-        documents, problems = load_documents(file, name)
+        documents, problems = self._memo.load_documents(file, name)
         self._problems += problems
         self._files_lost = self._files_lost or bool(problems)
         for document in documents:
@@ -216,7 +221,7 @@ class _Parser:
                 "add a .yml or .py file to seeknal/, or look at `seeknal init --name demo --example ecommerce`",
             )
         self._add_entities()
-        linker = Linker(self._drafts, self._lost, files_lost=self._files_lost)
+        linker = Linker(self._drafts, self._lost, files_lost=self._files_lost, memo=self._memo)
         linker.link()
         manifest = linker.manifest(self._project.name)
         problems = self._problems + linker.problems
@@ -234,6 +239,7 @@ class _Parser:
             self._renderer,
             tuple(self._imported),
             self._repeatable,
+            self._memo,
         )
 
     def _sound_part(self, problems: Iterable[Problem], linked: Linker) -> ParsedProject | None:
@@ -248,7 +254,7 @@ class _Parser:
         while unsound:
             unsound = {node_id for node_id, draft in sound.items() if not unsound.isdisjoint(draft.inputs)}
             sound = {node_id: draft for node_id, draft in sound.items() if node_id not in unsound}
-        linker = Linker(sound)
+        linker = Linker(sound, memo=self._memo)
         manifest = linker.manifest(self._project.name)
         return self._parsed(manifest, sound) if sound and not linker.problems else None
 
@@ -286,13 +292,14 @@ class _Parser:
             hint = f"'{close[0]}' looks like it" if close else f"add `kind:` with one of {', '.join(DECLARABLE_KINDS)}"
             self._report("'kind' is missing", draft.place("kind"), hint)
             return None
-        kind, place = draft.fields["kind"], draft.place("kind")
+        kind = draft.fields["kind"]
+        if isinstance(kind, str) and kind in DECLARABLE_KINDS:
+            return KINDS[kind]
+        place = draft.place("kind")
         if not isinstance(kind, str):
             self._report(
                 f"'kind' must be text, not {_shown(kind)}", place, f"write one of {', '.join(DECLARABLE_KINDS)}"
             )
-        elif kind in DECLARABLE_KINDS:
-            return KINDS[kind]
         elif kind in KINDS:
             hint = f"declare feature groups with `entity: {draft.fields.get('name')}`, and the {kind} is made of them"
             self._report(f"kind '{kind}' cannot be declared", place, hint)
@@ -304,16 +311,17 @@ class _Parser:
         return None
 
     def _name(self, draft: Draft) -> str:
-        name, place = draft.fields.get("name"), draft.place("name")
+        name = draft.fields.get("name")
+        wrong = check_node_name(name) if isinstance(name, str) else ""
+        if isinstance(name, str) and not wrong:
+            return name
+        place = draft.place("name")
         if name is None:
             self._report("'name' is missing", place, "add `name:`")
         elif not isinstance(name, str):
             self._report(f"'name' must be text, not {_shown(name)}", place, "put it in quotes")
         else:
-            wrong = check_node_name(name)
-            if not wrong:
-                return name
-            self._report(f"name {_shown(name)} is not allowed", place, wrong)
+            self._report(f"name {_shown(name)} is not allowed", place, wrong or "")
         return ""
 
     def _declared_inputs(self, draft: Draft) -> list[str]:

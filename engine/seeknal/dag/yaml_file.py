@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -96,14 +97,20 @@ class Spot:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One YAML document: its value, the spot of each path of keys in it (``()`` is the whole), the file's text."""
+    """One YAML document: its value, the spot of each path of keys in it (``()`` is the whole), the file's text.
+
+    A document that is remembered has neither spots nor text; ``reread`` then gives one that has.
+    """
 
     value: Any
     places: dict[KeyPath, Spot] = field(default_factory=dict)
     source: str = ""
+    reread: Callable[[], Document] | None = field(default=None, compare=False, repr=False)
 
     def place(self, path: KeyPath, file: str) -> Place:
         """Where a value stands; the nearest thing around it where the path leads nowhere."""
+        if self.reread is not None:
+            return self.reread().place(path, file)
         while path not in self.places and path:
             path = path[:-1]
         spot = self.places.get(path)
@@ -111,11 +118,26 @@ class Document:
 
     def place_in_text(self, path: KeyPath, file: str, text: str, offset: int) -> Place:
         """Where the character at ``offset`` of the text at ``path`` stands in the file."""
+        if self.reread is not None:
+            return self.reread().place_in_text(path, file, text, offset)
         spot = self.places.get(path)
         if spot is None or not self.source:
             return self.place(path, file)
         index = find_character(self.source, spot.start, spot.end, spot.style, text, offset)
         return _place_at(self.source, index, file)
+
+
+def remembered_document(value: Any, path: Path, name: str, index: int) -> Document:
+    """A document whose value is known: the ``index``-th of a file, which is read again when a place is asked for."""
+
+    @cache
+    def reread() -> Document:
+        documents, _ = load_documents(path, name)
+        # Where it was changed meanwhile, there are no places to tell.
+        stands = index < len(documents) and documents[index].value == value
+        return documents[index] if stands else Document(value)
+
+    return Document(value, reread=reread)
 
 
 class _Unreadable(Exception):

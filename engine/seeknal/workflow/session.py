@@ -13,12 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from seeknal.dag.code_stamp import reading_stamp
 from seeknal.dag.inference import CompiledProject, Inference
 from seeknal.dag.manifest import Manifest
 from seeknal.dag.names import PRODUCTION
 from seeknal.dag.parameters import GivenParameters, RunParameters
 from seeknal.dag.parse import IncompleteProjectError, ParsedProject, parse_project
 from seeknal.dag.project import Project, project_files
+from seeknal.dag.project_memo import ProjectMemo
 from seeknal.dag.python_stamp import python_stamp
 from seeknal.errors import BusyError, CorruptObjectError, Problem, ProjectError
 from seeknal.redaction import show_names
@@ -26,6 +28,7 @@ from seeknal.state.locks import FileLock, Patience
 from seeknal.store.file_memo import FileDigests
 from seeknal.store.filesystem import link_atomically
 from seeknal.store.leases import Lease
+from seeknal.store.memo import Memo
 from seeknal.store.objects import FailedNodes, Snapshot, Tree
 from seeknal.store.store import Store
 from seeknal.workflow.commit import commit, schemas_of
@@ -113,10 +116,16 @@ class Session:
         for path in project_files(project):
             with contextlib.suppress(OSError):
                 digests.digest(path)
+        memo = project_memo(project.store(), digests)
         try:
-            parsed = parse_project(project, run_parameters(given))
+            parsed = parse_project(project, run_parameters(given), memo)
         except IncompleteProjectError as error:
-            raise ProjectError([*error.problems(), *_problems_of(error.sound, digests)]) from error
+            problems = [*error.problems(), *_problems_of(error.sound, digests)]
+            if project.store().root.is_dir():
+                # Whoever mends one file after the other need not wait for the others each time.
+                project.store().prepare()
+                memo.save()
+            raise ProjectError(problems) from error
         for name in parsed.imported:
             with contextlib.suppress(OSError):
                 digests.digest(project.root / name)
@@ -134,6 +143,7 @@ class Session:
         if self.store.root.is_dir():
             self.store.prepare()
             self.digests.save()
+            self.compiled.parsed.memo.save()
 
     @property
     def manifest(self) -> Manifest:
@@ -328,6 +338,12 @@ def _problems_of(parsed: ParsedProject | None, digests: FileDigests) -> list[Pro
 def file_digests(store: Store) -> FileDigests:
     """The digests of a project's files, with what the store remembers of them."""
     return FileDigests(store.root / "memo" / "files", store.temporary_folder)
+
+
+def project_memo(store: Store, digests: FileDigests) -> ProjectMemo:
+    """What the store remembers of reading and analysing the project."""
+    memo = Memo(store.root / "memo" / "project", store.temporary_folder, reading_stamp())
+    return ProjectMemo(memo, digests)
 
 
 @contextmanager

@@ -13,12 +13,12 @@ import contextlib
 import glob
 import os
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from seeknal.dag.code_stamp import engine_stamp
 from seeknal.dag.names import PRODUCTION
 from seeknal.dag.project import Project, project_files
 from seeknal.dag.python_stamp import python_stamp
@@ -29,15 +29,11 @@ from seeknal.store.file_memo import FileDigests
 from seeknal.store.filesystem import write_atomically
 from seeknal.store.objects import FORMAT_VERSIONS, Tree, decode, encode
 from seeknal.store.store import Store
-from seeknal.version import __version__
 from seeknal.workflow.results import NodeOutcome, RunResult, new_run_id
 from seeknal.workflow.views import FEATURE_STORE, MODELS, is_whole
 
 if TYPE_CHECKING:
     from seeknal.dag.parameters import GivenParameters, RunParameters
-
-# Those whose versions count in fingerprints.
-_PACKAGES = ("duckdb", "sklearn", "skops", "numpy", "scipy", "xgboost")
 
 
 class Settled(msgspec.Struct, frozen=True):
@@ -72,17 +68,6 @@ def remember(store: Store, settled: Settled) -> None:
     """Keep the record of a run that left nothing to do. A disk that does not take it costs time, and is no error."""
     with contextlib.suppress(OSError):
         write_atomically(_path(store), encode(settled), store.temporary_folder)
-
-
-def engine_stamp() -> str:
-    """What this engine is, found without importing DuckDB: our version, and the packages that give nodes' outputs."""
-    stamp = __version__
-    for package in _PACKAGES:
-        spec = find_spec(package)
-        if spec is not None and spec.origin is not None:
-            stat = os.stat(spec.origin)
-            stamp += f"/{spec.origin}/{stat.st_size}/{stat.st_mtime_ns}"
-    return stamp
 
 
 def settled(

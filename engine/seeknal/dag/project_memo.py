@@ -1,0 +1,213 @@
+"""What reading and analysing a project gave, remembered: after an edit, only what it reaches is worked out again.
+
+- *documents*: the values in a YAML file, by the digest of its bytes.
+- *parts*: a query taken apart, by its text. Which nodes there are matters as well; so what was asked about them on the
+  way is remembered with the parts, and these count only where the same questions have the same answers.
+- *bound*: what binding a query told, by the query and the columns of what it reads.
+
+Nothing that is wrong is remembered. So errors, their words and their places are always found anew, and are the same
+with and without a memo. Nor is a query into which a value of the environment was put: that may be a secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from seeknal.dag.binding import Binder, Bound, Schema
+from seeknal.dag.sql import Sql, take_apart
+from seeknal.dag.yaml_file import Document, load_documents, remembered_document
+from seeknal.errors import Problem
+from seeknal.store.file_memo import FileDigests
+from seeknal.store.filesystem import digest_bytes
+from seeknal.store.memo import Memo, key_of
+
+
+class _Parts(msgspec.Struct, frozen=True, array_like=True):
+    """A query taken apart, and what was asked about the project's nodes on the way."""
+
+    known: dict[str, str | None]
+    bare: dict[str, list[str]]
+    sql: Sql
+
+
+class _BoundParts(msgspec.Struct, frozen=True, array_like=True):
+    schema: dict[str, str] | None
+    reads: dict[str, tuple[str, ...] | None]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_parts_decoder = msgspec.msgpack.Decoder(_Parts)
+_bound_decoder = msgspec.msgpack.Decoder(_BoundParts)
+_values_decoder = msgspec.msgpack.Decoder(list[Any])
+
+
+class ProjectMemo:
+    """Reads YAML, takes queries apart and binds them, or remembers what that gave.
+
+    Without a ``memo`` nothing is remembered; ``digests`` tell what is in the files.
+    """
+
+    def __init__(self, memo: Memo | None = None, digests: FileDigests | None = None) -> None:
+        self._memo = memo if memo is not None else Memo(None)
+        self._digests = digests
+
+    def save(self) -> None:
+        self._memo.save()
+
+    def load_documents(self, path: Path, name: str) -> tuple[list[Document], list[Problem]]:
+        """As :func:`seeknal.dag.yaml_file.load_documents`; places in remembered documents are found when asked for."""
+        if self._digests is None:
+            return load_documents(path, name)
+        try:
+            digest = self._digests.digest(path)[0]
+        except OSError:
+            return load_documents(path, name)
+        key = key_of("documents", digest)
+        answer = self._memo.find(key)
+        if answer is not None:
+            values = _values_decoder.decode(answer)
+            return [remembered_document(value, path, name, index) for index, value in enumerate(values)], []
+        documents, problems = load_documents(path, name)
+        # The file may have changed since its digest was taken.
+        if not problems and documents and digest_bytes(documents[0].source.encode()) == digest:
+            self._memo.keep(key, _encoder.encode([document.value for document in documents]))
+        return documents, problems
+
+    def take_apart(
+        self,
+        text: str,
+        known: Mapping[str, str],
+        resolve_bare: Callable[[str], list[str]],
+        connection: Any,
+        positions: Iterable[tuple[str, int]] = (),
+        *,
+        secret: bool = False,
+    ) -> Sql:
+        """As :func:`seeknal.dag.sql.take_apart`. ``secret``: the text must not be written anywhere."""
+        positions = tuple(positions)
+        key = key_of("parts", text, positions)
+        answer = None if secret else self._memo.find(key)
+        if answer is not None:
+            parts = _parts_decoder.decode(answer)
+            if all(known.get(name) == node_id for name, node_id in parts.known.items()) and all(
+                resolve_bare(name) == found for name, found in parts.bare.items()
+            ):
+                return parts.sql
+        asked = _Asked(known, resolve_bare)
+        sql = take_apart(text, asked, asked.resolve_bare, connection, positions)
+        if not (sql.problems or secret or asked.for_all):
+            self._memo.keep(key, _encoder.encode(_Parts(asked.known, asked.bare, sql)))
+        return sql
+
+    def binder(self) -> RememberingBinder:
+        """A binder that remembers here what it is told."""
+        return RememberingBinder(self._memo)
+
+
+class _Asked(Mapping[str, str]):
+    """The ids of a project's nodes, and what was asked of them; ``for_all``: for more than single names."""
+
+    def __init__(self, ids: Mapping[str, str], resolve_bare: Callable[[str], list[str]]) -> None:
+        self._ids = ids
+        self._resolve_bare = resolve_bare
+        self.known: dict[str, str | None] = {}
+        self.bare: dict[str, list[str]] = {}
+        self.for_all = False
+
+    def __getitem__(self, name: str) -> str:
+        found = self.known[name] = self._ids.get(name)
+        if found is None:
+            raise KeyError(name)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        self.for_all = True
+        return iter(self._ids)
+
+    def __len__(self) -> int:
+        self.for_all = True
+        return len(self._ids)
+
+    def resolve_bare(self, name: str) -> list[str]:
+        found = self.bare[name] = self._resolve_bare(name)
+        return found
+
+
+class RememberingBinder:
+    """A :class:`seeknal.dag.binding.Binder` that is asked only for what is not remembered.
+
+    Its connection is opened, and tables are made in it, when something has to be bound after all.
+    """
+
+    def __init__(self, memo: Memo) -> None:
+        self._memo = memo
+        self._binder = Binder()
+        self._schemas: dict[str, tuple[Schema, list[tuple[str, str]]]] = {}
+        # What the binder was not told yet.
+        self._untold: set[str] = set()
+
+    @property
+    def connection(self) -> Any:
+        """The binder's own connection."""
+        return self._binder.connection
+
+    def close(self) -> None:
+        self._binder.close()
+
+    def declare(self, node_id: str, schema: Schema) -> None:
+        """Make a node's columns known to queries that are bound from now on. Raises duckdb.Error."""
+        before = self._schemas.get(node_id)
+        columns = list(schema.items())
+        if before is not None and before[1] == columns:
+            return
+        key = key_of("table", columns)
+        if self._memo.find(key) is None:
+            self._binder.declare(node_id, schema)
+            self._memo.keep(key, b"")
+            self._untold.discard(node_id)
+        else:
+            self._untold.add(node_id)
+        self._schemas[node_id] = (dict(schema), columns)
+
+    def forget(self, node_id: str) -> None:
+        """Make a node's columns unknown again."""
+        if self._schemas.pop(node_id, None) is not None:
+            self._untold.discard(node_id)
+            self._binder.forget(node_id)
+
+    def bind(self, sql: Sql, inputs: Sequence[str], *, secret: bool = False) -> Bound:
+        """Bind a query whose inputs are all declared; see :meth:`seeknal.dag.binding.Binder.bind`.
+
+        ``secret``: nothing of it must be written anywhere. Raises BindError.
+        """
+        named = dict.fromkeys([*sql.references, *(inputs[index] for _, index in sql.positions)])
+        read = [(node_id, self._schemas[node_id][1] if node_id in self._schemas else None) for node_id in named]
+        positions = [(name, inputs[index]) for name, index in sql.positions]
+        flags = (sql.reads_everything, sql.depends_on_data)
+        key = key_of("bound", sql.statements, sql.bare, sql.references, positions, flags, read)
+        answer = None if secret else self._memo.find(key)
+        if answer is not None:
+            bound = _bound_decoder.decode(answer)
+            return Bound(bound.schema, bound.reads)
+        for node_id in named:
+            if node_id in self._untold:
+                self._binder.declare(node_id, self._schemas[node_id][0])
+                self._untold.discard(node_id)
+        found = self._binder.bind(sql, inputs)
+        if not secret:
+            self._memo.keep(key, _encoder.encode(_BoundParts(found.schema, found.reads)))
+        return found
+
+    def evaluates(self, sql: str) -> bool:
+        """Say whether DuckDB evaluates a query that reads no table."""
+        import duckdb
+
+        try:
+            self.connection.execute(sql).fetchall()
+        except duckdb.Error:
+            return False
+        return True
