@@ -44,7 +44,14 @@ from seeknal.errors import UsageError
 @click.option("--end", help="Interval execution (not available yet).")
 @click.option("--backfill", is_flag=True, help="Interval execution (not available yet).")
 @click.option("--restate", is_flag=True, help="Interval execution (not available yet).")
-@click.option("--profile", type=click.Path(), help="Connections (not available yet).")
+@click.option(
+    "--profile",
+    metavar="[FILE.json]",
+    is_flag=False,
+    flag_value="",
+    default=None,
+    help="Say where the time went, and write a trace. [default: target/profiles/RUN_ID.json]",
+)
 @wait_option
 @json_option
 @project_option
@@ -71,31 +78,39 @@ def run(
     parameters = take_parameters(given)
     root = find_project(project_path)
     options = _options(given)
-    if env_name is not None:
-        from seeknal.dag.project import Project
 
-        return apply_environment(
-            Project.open(root),
-            env_name,
+    def act() -> int:
+        if env_name is not None:
+            from seeknal.dag.project import Project
+
+            return apply_environment(
+                Project.open(root),
+                env_name,
+                options,
+                console,
+                force=force,
+                look_only=dry_run or show_plan,
+                publish=not no_publish,
+                as_json=as_json,
+                parameters=parameters,
+                wait=wait,
+            )
+        return run_production(
+            root,
             options,
             console,
-            force=force,
             look_only=dry_run or show_plan,
             publish=not no_publish,
             as_json=as_json,
             parameters=parameters,
             wait=wait,
         )
-    return run_production(
-        root,
-        options,
-        console,
-        look_only=dry_run or show_plan,
-        publish=not no_publish,
-        as_json=as_json,
-        parameters=parameters,
-        wait=wait,
-    )
+
+    if given["profile"] is None:
+        return act()
+    from seeknal.cli.profile_report import profiled
+
+    return profiled(act, console, root, given["profile"])
 
 
 def _options(given: dict[str, Any]) -> Any:
@@ -121,7 +136,7 @@ def _refuse_what_is_to_come(given: dict[str, Any]) -> None:
         ("--end", given["end"]),
         ("--backfill", given["backfill"]),
         ("--restate", given["restate"]),
-        ("--profile", given["profile"]),
+        ("--profile with a file of connections", (given["profile"] or "").endswith((".yml", ".yaml"))),
         ("--materialize", given["materialize"] or None),
     ):
         if value:
@@ -140,11 +155,13 @@ def run_production(
     wait: float = 0.0,
 ) -> int:
     """Run the project in a folder, in production: `seeknal run` without `--env`."""
+    from seeknal import timeline
     from seeknal.cli.run_report import RunReport
     from seeknal.workflow.settled import settled_run
 
     plain = not (look_only or options.full or options.filters or options.run_id)
-    settled = settled_run(root, publish=publish, given=parameters) if plain else None
+    with timeline.span("look"):
+        settled = settled_run(root, publish=publish, given=parameters) if plain else None
     if settled is not None:
         result, record = settled
         _begin(console, record.project, options)
@@ -155,11 +172,12 @@ def run_production(
         console.mark("info", "Detecting changes...")
         return finish(RunReport(console, parallel=options.parallel), result, as_json, None)
     # Only now: what comes next imports the whole engine.
-    from seeknal.cli.run_report import forecast_lines
-    from seeknal.cli.stopping import stop_on_signals
-    from seeknal.dag.names import PRODUCTION
-    from seeknal.dag.project import Project
-    from seeknal.workflow.session import Session
+    with timeline.span("import"):
+        from seeknal.cli.run_report import forecast_lines
+        from seeknal.cli.stopping import stop_on_signals
+        from seeknal.dag.names import PRODUCTION
+        from seeknal.dag.project import Project
+        from seeknal.workflow.session import Session
 
     project = Project.open(root)
     _begin(console, project.name, options)
@@ -213,6 +231,9 @@ def show_forecast(forecast: Any, manifest: Any, console: Console, as_json: bool,
 
 def finish(report: Any, result: Any, as_json: bool, stop: Any) -> int:
     """Print a run's summary, or its document; gives the exit code."""
+    from seeknal import timeline
+
+    timeline.entitle(result.run_id)
     report.summary(result)
     if as_json:
         print_document(result.to_dict())

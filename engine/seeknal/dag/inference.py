@@ -23,6 +23,7 @@ from seeknal.dag.sql_problem import engine_problem
 from seeknal.errors import Place, Problem, ProjectError, SeeknalError
 from seeknal.nodes.kind import Surroundings
 from seeknal.store.file_memo import FileDigests
+from seeknal.timeline import timed
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ class Inference:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    @timed("analyse")
     def analyse(self) -> Analysis:
         """Analyse all nodes, inputs first."""
         nodes: dict[str, NodeAnalysis] = {}

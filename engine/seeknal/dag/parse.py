@@ -32,6 +32,7 @@ from seeknal.nodes.registry import DECLARABLE_KINDS, KINDS
 from seeknal.pipeline.discovered import FoundFile
 from seeknal.pipeline.project_files import OWN_NAMES
 from seeknal.redaction import show_names
+from seeknal.timeline import timed
 
 # Accepted, but without an effect yet; each is named in a warning.
 FIELDS_TO_COME = frozenset({"schedule"})
@@ -84,6 +85,7 @@ class ParsedProject:
         return real
 
 
+@timed("parse")
 def parse_project(
     project: Project, parameters: RunParameters | None = None, memo: ProjectMemo | None = None
 ) -> ParsedProject:

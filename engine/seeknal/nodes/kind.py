@@ -127,6 +127,7 @@ class Task(msgspec.Struct, frozen=True):
     checked only. ``environment`` is where it runs: it tells which memory a function has, and counts in no output.
     ``mutexes`` are held while it is executed, against the runs of other processes.
     ``secrets`` are what no text may show.
+    ``profiled``: whoever runs it wants to know where the time goes.
     """
 
     node_id: str
@@ -150,6 +151,7 @@ class Task(msgspec.Struct, frozen=True):
     environment: str = PRODUCTION
     mutexes: tuple[str, ...] = ()
     secrets: tuple[bytes, ...] = ()
+    profiled: bool = False
 
 
 class Kind(Protocol):

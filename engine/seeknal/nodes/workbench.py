@@ -20,6 +20,7 @@ from seeknal.dag.sql_problem import SqlProblem, engine_problem
 from seeknal.nodes.kind import InputTable, Task
 from seeknal.store.objects import Artifact
 from seeknal.store.store import Store
+from seeknal.timeline import span
 
 # Types that Parquet cannot hold are stored as one that loses nothing, and cast back in the view of the table.
 # The look-ahead leaves alone a struct's field of such a name: a type follows it.
@@ -113,19 +114,20 @@ class Workbench:
         return self._tuned(self._outside, threads, memory_limit_bytes)
 
     def _connect(self) -> Any:
-        import duckdb
+        with span("connect"):
+            import duckdb
 
-        connection = duckdb.connect(
-            ":memory:",
-            config={
-                "threads": 1,
-                # Blocks that are read ahead arrive in any order, and then one thread is not enough for equal bytes.
-                "async_threads": 0,
-                "python_enable_replacements": False,
-                "temp_directory": str(self.store.temporary_folder),
-                "autoinstall_known_extensions": False,
-            },
-        )
+            connection = duckdb.connect(
+                ":memory:",
+                config={
+                    "threads": 1,
+                    # Blocks that are read ahead arrive in any order, and then one thread is not enough for equal bytes.
+                    "async_threads": 0,
+                    "python_enable_replacements": False,
+                    "temp_directory": str(self.store.temporary_folder),
+                    "autoinstall_known_extensions": False,
+                },
+            )
         # A slow query would draw its progress on stdout, which belongs to whoever runs us.
         # And what a node gives must not depend on where the machine stands.
         connection.execute("SET enable_progress_bar = false; SET TimeZone = 'UTC'")
@@ -226,7 +228,8 @@ class Workbench:
         import duckdb
 
         try:
-            connection.execute(f"{before}{query}{after}")
+            with span("query"):
+                connection.execute(f"{before}{query}{after}")
         except duckdb.Error as error:
             if connection is not self._hermetic:
                 raise

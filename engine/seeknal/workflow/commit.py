@@ -13,6 +13,7 @@ from seeknal.dag.manifest import Manifest
 from seeknal.errors import BusyError, PromotionRaceError
 from seeknal.store.objects import Snapshot, Tree
 from seeknal.store.store import Store
+from seeknal.timeline import timed
 from seeknal.workflow.events import Committed, Listener, silent
 
 
@@ -25,6 +26,7 @@ def who() -> str:
     return f"{user}@{os.uname().nodename}".encode(errors="replace").decode()
 
 
+@timed("commit")
 def commit(
     store: Store,
     environment: str,

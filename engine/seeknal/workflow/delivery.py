@@ -38,10 +38,12 @@ from seeknal.store.column_digests import digest_file
 from seeknal.store.filesystem import digest_bytes
 from seeknal.store.objects import Artifact, Blob, Deliveries, Delivery, Tree
 from seeknal.store.store import Store
+from seeknal.timeline import timed
 from seeknal.workflow.events import Delivered, Listener, silent
 from seeknal.workflow.limits import StopRequest
 
 
+@timed("deliver")
 def deliver(
     project: Project,
     store: Store,

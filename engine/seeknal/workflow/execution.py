@@ -8,6 +8,7 @@ in the cache; the next run goes on from there.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Collection, Mapping
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 
@@ -20,6 +21,7 @@ from seeknal.errors import Problem, SeeknalError
 from seeknal.nodes.check import CheckResult, results_in
 from seeknal.store.objects import Artifact, FailedNode, Tree, TreeEntry
 from seeknal.store.store import Store
+from seeknal.timeline import span, take_over
 from seeknal.workflow.attempts import Attempts
 from seeknal.workflow.capacity import Capacity
 from seeknal.workflow.commit import built_manifest
@@ -147,7 +149,8 @@ class Run:
         workers = self._workers or self._new_workers(slots, may_run)
         finished = False
         try:
-            self._drive(scheduler, workers)
+            with span("schedule"):
+                self._drive(scheduler, workers)
             finished = not self._stop.requested
         finally:
             if workers is not self._workers:
@@ -193,10 +196,10 @@ class Run:
 
     def _drive(self, scheduler: Scheduler, workers: Workers) -> None:
         futures: dict[Future[bytes], str] = {}
-        pending: list[Command] = scheduler.start()
+        pending: deque[Command] = deque(scheduler.start())
         while pending or futures or self._attempts.waits:
             while pending:
-                pending += self._obey(pending.pop(0), scheduler, workers, futures)
+                pending += self._obey(pending.popleft(), scheduler, workers, futures)
                 if self._stop.requested:
                     pending += scheduler.stop("interrupted")
             done = self._wait(futures, workers)
@@ -223,7 +226,8 @@ class Run:
                 time.sleep(seconds)
             return set()
         workers.look()
-        return wait(futures, timeout=seconds, return_when=FIRST_COMPLETED).done
+        with span("wait"):
+            return wait(futures, timeout=seconds, return_when=FIRST_COMPLETED).done
 
     def _late(
         self, futures: Mapping[Future[bytes], str], workers: Workers, done: set[Future[bytes]]
@@ -247,7 +251,8 @@ class Run:
             return []
         assert isinstance(command, Resolve)
         try:
-            decision = self._resolver.decide(node_id)
+            with span("resolve", node_id):
+                decision = self._resolver.decide(node_id)
         except (SeeknalError, OSError) as error:
             self._report(
                 NodeOutcome(
@@ -291,28 +296,30 @@ class Run:
             if decision.action == MISS:
                 self._listener(NodeStarted(node_id, self._reported, self._to_report, decision.reason))
         alone = scheduler.running == 1 and not scheduler.waiting_for_a_slot
-        task = self._resolver.task(
-            node_id,
-            run_id=self.run_id,
-            environment=self.environment,
-            project_root=str(self._compiled.project.root),
-            threads=self._threads(node_id, alone, demands),
-            memory_limit_bytes=self._memory_limit_bytes(demands, workers.slots),
-            mutexes=demands.mutexes,
-        )
-        futures[workers.submit(msgspec.msgpack.encode(task))] = node_id
+        with span("prepare", node_id):
+            task = self._resolver.task(
+                node_id,
+                run_id=self.run_id,
+                environment=self.environment,
+                project_root=str(self._compiled.project.root),
+                threads=self._threads(node_id, alone, demands),
+                memory_limit_bytes=self._memory_limit_bytes(demands, workers.slots),
+                mutexes=demands.mutexes,
+            )
+            encoded = msgspec.msgpack.encode(task)
+        futures[workers.submit(encoded)] = node_id
 
     def _threads(self, node_id: str, alone: bool, demands: Demands) -> int:
-        if self._compiled.project.settings.deterministic:
-            return 1
-        threads = usable_cores() if alone else min(demands.slots, usable_cores())
-        if threads == 1:
+        if self._compiled.project.settings.deterministic or (demands.slots == 1 and not alone):
             return 1
         inputs = self._manifest.inputs_of(node_id)
         rows = sum(self._resolver.artifacts[name].row_count for name in inputs)
         before = self._base.tree.nodes.get(node_id)
         rows = max(rows, before.artifact.row_count if before else 0)
-        return threads if rows >= ROWS_WORTH_THREADS else 1
+        if rows < ROWS_WORTH_THREADS:
+            # Before the cores are counted, which takes as long as all else here.
+            return 1
+        return usable_cores() if alone else min(demands.slots, usable_cores())
 
     @staticmethod
     def _memory_limit_bytes(demands: Demands, slots: int) -> int:
@@ -339,6 +346,7 @@ class Run:
                 failure, artifact, checks = outcome.failure, outcome.artifact, outcome.checks
                 self._written += outcome.written
                 self._store.seals.receive_fresh(outcome.seals)
+                take_over(outcome.spans)
             except BrokenExecutor:
                 if self._stop.requested:
                     # Who ends a whole group of processes ends the workers along.
@@ -422,7 +430,8 @@ class Run:
         if not index:
             self._reported += 1
             index = self._reported
-        self._listener(NodeFinished(outcome, index, self._to_report))
+        with span("report"):
+            self._listener(NodeFinished(outcome, index, self._to_report))
 
     def failed_nodes(self) -> dict[str, FailedNode]:
         """What is to be remembered of the nodes whose checks failed in this run."""

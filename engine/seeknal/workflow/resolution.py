@@ -26,6 +26,7 @@ from seeknal.nodes.kind import InputTable, Task, encoded_identity, stored_table
 from seeknal.redaction import secrets
 from seeknal.store.objects import Artifact, Tree
 from seeknal.store.store import Store
+from seeknal.timeline import is_recording
 from seeknal.workflow.fingerprint import checks_key, engine_identity, fingerprint
 from seeknal.workflow.results import BUILT_BEFORE, NOT_EXECUTED
 from seeknal.workflow.selection import Selection
@@ -234,6 +235,7 @@ class Resolver:
             output=self._decisions[node_id].artifact,
             mutexes=mutexes,
             secrets=secrets(),
+            profiled=is_recording(),
         )
 
     # reasons

@@ -17,6 +17,7 @@ from seeknal.errors import Problem, ProjectError, UsageError
 from seeknal.state.backend import StateBackend, UnknownBackendError, create_state_backend
 from seeknal.state.libsql_connection import is_libsql_url
 from seeknal.state.locks import FileLock, Holder, Patience
+from seeknal.timeline import timed
 from seeknal.workflow.results import RunResult
 from seeknal.workflow.views import timestamp
 
@@ -96,6 +97,7 @@ def recording(project: Project, run_id: str | None) -> Iterator[StateBackend]:
             yield records
 
 
+@timed("record")
 def record(records: StateBackend, result: RunResult) -> None:
     """Write a run's record: when, how it ended, and what became of each node."""
     finished = result.finished_at

@@ -28,6 +28,7 @@ from seeknal.errors import DeliveryError
 from seeknal.store.filesystem import link_atomically, temporary_name, write_atomically
 from seeknal.store.objects import Blob, EnvironmentRecord, Snapshot, Tree, TreeEntry
 from seeknal.store.store import Store
+from seeknal.timeline import timed
 from seeknal.version import __version__
 from seeknal.workflow.events import Listener, Warned, silent
 
@@ -45,6 +46,7 @@ def shown_time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
+@timed("show")
 def show_environment(
     project: Project,
     store: Store,

@@ -24,6 +24,7 @@ from seeknal.nodes.check import CheckResult
 from seeknal.nodes.kind import Task
 from seeknal.redaction import hide_secrets
 from seeknal.store.objects import ActionRecord, Artifact, CheckRecord
+from seeknal.timeline import Span, is_recording, recording, span
 
 if TYPE_CHECKING:
     from seeknal.nodes.workbench import Workbench
@@ -49,7 +50,7 @@ class Outcome(msgspec.Struct, frozen=True):
     """What became of a task: an artifact, or a failure; both where the artifact's checks failed.
 
     ``checks`` are the results of all checks, where there are any. ``seals`` are those of the blobs in ``written``, for
-    whoever makes them durable.
+    whoever makes them durable. ``spans`` say where the time went, where somebody wants to know.
     """
 
     node_id: str
@@ -58,6 +59,7 @@ class Outcome(msgspec.Struct, frozen=True):
     written: tuple[str, ...] = ()
     checks: tuple[CheckResult, ...] = ()
     seals: bytes = b""
+    spans: tuple[Span, ...] = ()
 
 
 _encode = msgspec.msgpack.encode
@@ -112,7 +114,14 @@ def execute_task(data: bytes) -> bytes:
     """Execute an encoded Task; gives an encoded Outcome. Raises only what is a bug."""
     task = _task_decoder.decode(data)
     with _holding(task):
-        return _encode(execute(task))
+        if not task.profiled or is_recording():
+            # Where the caller records, and this is the caller's process, its recording has it all.
+            with span("execute", task.node_id):
+                return _encode(execute(task))
+        with recording() as own:
+            with span("execute", task.node_id):
+                outcome = execute(task)
+            return _encode(msgspec.structs.replace(outcome, spans=tuple(own.spans)))
 
 
 @contextlib.contextmanager
@@ -182,7 +191,8 @@ def execute(task: Task) -> Outcome:
             )
             bench.store.record_action(ActionRecord(task.fingerprint, task.node_id, artifact))
         if task.checks and kind.makes_table:
-            checks = _check_output(task, artifact, bench)
+            with span("check"):
+                checks = _check_output(task, artifact, bench)
     except ChecksFailed as error:
         written = tuple(str(path) for path in bench.store.take_written())
         seals = bench.store.seals.take_fresh()

@@ -24,6 +24,7 @@ from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Any, Protocol
 
+from seeknal.timeline import span
 from seeknal.workflow.worker import SAFE_PATH, close_workbenches, execute_task
 from seeknal.workflow.worker_process import Death, WorkerProcess
 
@@ -114,7 +115,8 @@ class ProcessWorkers(Workers):
             except BrokenExecutor:
                 # Its process died while it had nothing to do, which is no task's fault.
                 worker.close(wait=False)
-        return self._give_new(task)
+        with span("start"):
+            return self._give_new(task)
 
     def _give_new(self, task: bytes) -> Future[bytes]:
         """Start a process for a task. Where the fork server was ended, it takes a moment until a new one is begun."""

@@ -67,6 +67,7 @@ from seeknal.store.objects import (
 )
 from seeknal.store.refs import Refs, check_ref_name
 from seeknal.store.seals import Seals
+from seeknal.timeline import span
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -120,12 +121,14 @@ class Store:
         ``types`` are the columns' logical types in file order. Returns the blob, its row count and its columns.
         Raises CorruptObjectError where the file is no Parquet file, or has another number of columns.
         """
-        found = digest_parquet(path)
+        with span("hash"):
+            found = digest_parquet(path)
         named = list(types)
         if len(named) != len(found.columns):
             raise CorruptObjectError(f"{path.name} has {len(found.columns)} columns where {len(named)} were expected")
         blob = Blob(found.digest, found.size_bytes)
-        self._place_blob(path, blob)
+        with span("write"):
+            self._place_blob(path, blob)
         columns = tuple(Column(name, kind, digest) for (name, digest), kind in zip(found.columns, named, strict=True))
         return blob, found.row_count, columns
 
@@ -215,7 +218,7 @@ class Store:
     def record_action(self, record: ActionRecord) -> None:
         """Remember what a fingerprint gave. The blobs are in the store already (commit order)."""
         path = self._action_path(record.fingerprint)
-        with self._placing(path):
+        with span("write"), self._placing(path):
             write_atomically(path, encode(record), self.temporary_folder)
         self._written.append(path)
 
@@ -425,6 +428,7 @@ class Store:
         """Make everything written so far durable, together; ``extra`` names what other processes wrote."""
         new_files = [*self._written, *extra]
         if new_files:
-            sync_filesystem(self.root, lambda: new_files)
+            with span("sync"):
+                sync_filesystem(self.root, lambda: new_files)
             self._written.clear()
             self.seals.keep()
