@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from seeknal.cli.console import Console, print_document, table
-from seeknal.cli.options import json_option, open_project, project_option
+from seeknal.cli.options import hold_lease, json_option, open_project, project_option
 from seeknal.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -119,7 +119,9 @@ def _outputs(project_path: Path | None, env_name: str) -> Outputs | None:
     from seeknal.dag.names import PRODUCTION
     from seeknal.workflow.outputs import read_outputs
 
-    store = open_project(project_path).store()
+    project = open_project(project_path)
+    hold_lease(project, "entity")
+    store = project.store()
     if env_name in (PRODUCTION, "production") and store.refs.read(PRODUCTION) is None:
         return None
     return read_outputs(store, env_name)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from seeknal.cli.console import Console, table
-from seeknal.cli.options import open_project, project_option
+from seeknal.cli.options import hold_lease, open_project, project_option
 from seeknal.dag.quantity import size_text
 from seeknal.errors import UsageError
 
@@ -47,6 +47,7 @@ def inspect(
     from seeknal.workflow.outputs import read_outputs
 
     project = open_project(project_path)
+    hold_lease(project, "inspect")
     if failed:
         _show_failed(project, node, env_name, limit)
         return 0

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from seeknal.cli.console import RULE, Console, print_document
-from seeknal.cli.options import json_option, open_project, project_option
+from seeknal.cli.options import hold_lease, json_option, open_project, project_option
 from seeknal.cli.waiting import WaitingCommand, patience_of, wait_option
 from seeknal.errors import Problem, RefusedError, UsageError
 
@@ -69,6 +69,7 @@ def promote_environment(
     if wait and not dry_run:
         # Decided on what is there when its turn comes. Nobody else has to wait while a person is asked.
         manager.await_environment(target, patience)
+    hold_lease(project, "promote")
     promotion = manager.plan_promotion(source, target, force=force)
     arrow = console.symbol("arrow")
     console.heading(f"Promoting Environment: {promotion.source} {arrow} {promotion.target}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from seeknal.cli.console import Console, print_document
-from seeknal.cli.options import json_option, open_project, project_option
+from seeknal.cli.options import hold_lease, json_option, open_project, project_option
 from seeknal.cli.waiting import WaitingCommand, patience_of, wait_option
 from seeknal.errors import UsageError
 
@@ -53,6 +53,7 @@ def rollback(
         raise UsageError(f"--at '{time}' is no time", hint="write it like 2026-02-09T10:00, in UTC")
     project, console = open_project(project_path), Console(to_stderr=as_json)
     store = project.store()
+    hold_lease(project, "rollback")
     plan = plan_rollback(store, name, given[0] if given else "1")
     _show(console, plan)
     digest, status, problems = plan.head.digest, "planned", []

@@ -7,12 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from seeknal.dag.project import Project
+from seeknal.errors import CorruptObjectError
 from seeknal.state.locks import FileLock, Patience
 from seeknal.store.collection import Collected, CollectionPlan, execute_collection, plan_collection
 from seeknal.store.inventory import MANIFEST
 from seeknal.store.reach import Retention, Root
+from seeknal.store.store import Store
 from seeknal.workflow.run_records import AT_ONCE
 from seeknal.workflow.session import UNFINISHED_SECONDS
+
+_LONGEST_COLLECTION_SECONDS = 60.0
 
 
 def retention_of(project: Project) -> Retention:
@@ -25,7 +29,25 @@ def plan_garbage(project: Project, retention: Retention) -> CollectionPlan:
     store = project.store()
     if not store.root.is_dir():
         return CollectionPlan(retention, [], [], frozenset())
-    return plan_collection(store, retention, lambda: shown_manifests(project))
+    try:
+        return _plan(project, retention)
+    except CorruptObjectError:
+        # Another process may have collected what was about to be read. What cannot be read while that is kept off is
+        # damaged. Not with a lease: what is to be told is what would go without one.
+        lock = _lock(store)
+        lock.acquire(Patience(_LONGEST_COLLECTION_SECONDS))
+        try:
+            return _plan(project, retention)
+        finally:
+            lock.release()
+
+
+def _plan(project: Project, retention: Retention) -> CollectionPlan:
+    return plan_collection(project.store(), retention, lambda: shown_manifests(project))
+
+
+def _lock(store: Store) -> FileLock:
+    return FileLock(store.root / "locks" / ".gc", "seeknal gc", what="garbage collection")
 
 
 def collect_garbage(
@@ -36,10 +58,10 @@ def collect_garbage(
     if not store.root.is_dir():
         return plan_garbage(project, retention), Collected(0, 0, 0, 0)
     store.prepare()
-    lock = FileLock(store.root / "locks" / ".gc", "seeknal gc", what="garbage collection")
+    lock = _lock(store)
     lock.acquire(patience)
     try:
-        plan = plan_garbage(project, retention)
+        plan = _plan(project, retention)
         done = execute_collection(store, plan, lambda: shown_manifests(project))
         store.sweep_temporary(UNFINISHED_SECONDS)
     finally:

@@ -229,10 +229,12 @@ class EnvironmentManager:
         Raises NotFoundError, SeeknalError where the environment was not applied, PromotionRaceError where production
         moved since it was planned (unless ``force``). With ``dry_run`` nothing is written.
         """
-        promotion = self.plan_promotion(source_env, target_env, force=force)
-        errors: list[DeliveryError] = []
-        if not dry_run:
-            errors = self.execute_promotion(promotion, publish=publish, listener=listener)
+        # One for both, so that what is decided on is there when it is done.
+        with self.store.leases.hold("promote", only_reading=True):
+            promotion = self.plan_promotion(source_env, target_env, force=force)
+            errors: list[DeliveryError] = []
+            if not dry_run:
+                errors = self.execute_promotion(promotion, publish=publish, listener=listener)
         return {
             "promoted": not dry_run,
             "from_env": promotion.source,
@@ -247,7 +249,8 @@ class EnvironmentManager:
     def plan_promotion(self, source_env: str, target_env: str = PRODUCTION, *, force: bool = False) -> Promotion:
         """Decide what a promotion would do; see :mod:`seeknal.workflow.promotion`."""
         source = self._own_name(source_env)
-        return plan_promotion(self.store, self._known(source), environment_name(target_env), force=force)
+        with self.store.leases.hold("promote", only_reading=True):
+            return plan_promotion(self.store, self._known(source), environment_name(target_env), force=force)
 
     def await_environment(self, env_name: str, patience: Patience) -> None:
         """Wait until no run or promotion is at work on an environment. Raises BusyError."""
@@ -271,8 +274,9 @@ class EnvironmentManager:
 
     def list_environments(self) -> list[Environment]:
         """All environments, production (where it has a state) last."""
-        production = [PRODUCTION] if self.store.refs.read(PRODUCTION) else []
-        return [self._environment(name) for name in [*self.store.environment_names(), *production]]
+        with self.store.leases.hold("env list", only_reading=True):
+            production = [PRODUCTION] if self.store.refs.read(PRODUCTION) else []
+            return [self._environment(name) for name in [*self.store.environment_names(), *production]]
 
     def _environment(self, name: str) -> Environment:
         record = self.store.read_environment(name)

@@ -14,7 +14,6 @@ from seeknal.dag.names import PRODUCTION
 from seeknal.dag.project import Project
 from seeknal.dag.sql import quoted_node
 from seeknal.errors import NotFoundError, SeeknalError
-from seeknal.workflow.outputs import read_outputs
 from seeknal.workflow.reading import TableReader
 
 if TYPE_CHECKING:
@@ -73,12 +72,13 @@ class EnvironmentTables:
         Raises NotFoundError where there is no project, or no such environment, or where nothing was run in it.
         """
         project = Project.open(folder)
-        outputs = read_outputs(project.store(), environment)
-        if outputs.shown != outputs.environment:
+        reader = TableReader.open(project.store(), environment)
+        if reader.outputs.shown != reader.outputs.environment:
+            reader.close()
             # It would show production's tables, and pass for a test of what was changed.
-            name = outputs.environment
+            name = reader.outputs.environment
             raise NotFoundError(f"environment '{name}' was not run yet", hint=f"`seeknal run --env {name}`")
-        return cls(project, TableReader(outputs))
+        return cls(project, reader)
 
     def __enter__(self) -> EnvironmentTables:
         return self

@@ -18,7 +18,7 @@ from seeknal.dag.manifest import Manifest
 from seeknal.dag.names import PRODUCTION
 from seeknal.dag.parameters import GivenParameters, RunParameters
 from seeknal.dag.project import Project
-from seeknal.errors import BusyError, DeliveryError, PromotionRaceError, SeeknalError
+from seeknal.errors import BusyError, CorruptObjectError, DeliveryError, PromotionRaceError, SeeknalError
 from seeknal.nodes.registry import KINDS
 from seeknal.state.locks import Patience
 from seeknal.store.objects import EnvironmentRecord, FailedNodes, Snapshot, Tree
@@ -137,6 +137,19 @@ def _plan_again(source: str) -> str:
     return f"plan and run again (what is unchanged is cached): `seeknal plan {source}`, `seeknal run --env {source}`"
 
 
+def _insist_on_source(store: Store, promotion: Promotion) -> None:
+    """Refuse a state that is gone, because the environment went on meanwhile and garbage was collected."""
+    try:
+        store.read_tree(store.read_snapshot(promotion.source_digest).tree)
+    except CorruptObjectError:
+        if store.refs.read(promotion.source) == promotion.source_digest:
+            raise
+        raise PromotionRaceError(
+            f"environment '{promotion.source}' was moved or deleted by another process meanwhile",
+            hint="look at it, then try again",
+        ) from None
+
+
 def execute_promotion(
     project: Project,
     store: Store,
@@ -164,7 +177,7 @@ def execute_promotion(
         _insist_on_target(store, promotion)
         # In this order: what is there once the lease names it stays there, though its environment may be deleted.
         lease.protect(promotion.source_digest)
-        store.read_tree(store.read_snapshot(promotion.source_digest).tree)
+        _insist_on_source(store, promotion)
         _insist_on_whole(store, promotion)
         digest = move_to_tree(
             store,

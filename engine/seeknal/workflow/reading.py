@@ -51,7 +51,8 @@ class Rows:
 class TableReader:
     """A read-only DuckDB connection over an environment's tables. Use it as a context manager, or close it.
 
-    ``writable`` is the one file that :meth:`write_parquet` may write.
+    ``writable`` is the one file that :meth:`write_parquet` may write. Who makes one otherwise than by :meth:`open`
+    holds a lease on the store.
     """
 
     def __init__(self, outputs: Outputs, *, writable: Path | None = None) -> None:
@@ -68,15 +69,27 @@ class TableReader:
             kind, _, name = node_id.partition(".")
             for alias in (f"{kind}_{name}".lower(), name.lower()):
                 self._names.setdefault(alias, []).append(node_id)
-        # While this is open, garbage collection leaves alone what it may still read.
         self._leases = ExitStack()
-        lease = self._leases.enter_context(outputs.store.leases.hold("reading", only_reading=True))
-        lease.protect(outputs.snapshot)
 
     @classmethod
     def open(cls, store: Store, environment: str = PRODUCTION, *, writable: Path | None = None) -> TableReader:
-        """Open an environment for reading. Raises as :func:`read_outputs`."""
-        return cls(read_outputs(store, environment), writable=writable)
+        """Open an environment for reading. Raises as :func:`read_outputs`.
+
+        While it is open, garbage collection leaves alone what it may still read.
+        """
+        with ExitStack() as undo:
+            # In this order: where the environment stands from now on stays there.
+            lease = undo.enter_context(store.leases.hold("reading", only_reading=True))
+            outputs = read_outputs(store, environment)
+            while outputs.moment:
+                # What it stood at earlier stays there once the lease names it, if it is there then.
+                lease.protect(outputs.snapshot)
+                before, outputs = outputs, read_outputs(store, environment)
+                if outputs.snapshot == before.snapshot:
+                    break
+            reader = cls(outputs, writable=writable)
+            reader._leases.enter_context(undo.pop_all())
+            return reader
 
     def __enter__(self) -> TableReader:
         return self

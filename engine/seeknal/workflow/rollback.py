@@ -57,19 +57,22 @@ def plan_rollback(store: Store, environment: str, moment: str = "1") -> Rollback
 
     Raises NotFoundError where the environment has no such state, StoreError where outputs of it are gone.
     """
-    head = find_moment(store, environment, "")
-    target = find_moment(store, environment, moment)
-    rollback = Rollback(
-        environment,
-        is_number(moment),
-        head,
-        store.read_tree(head.snapshot.tree),
-        target,
-        store.read_tree(target.snapshot.tree),
-        read_manifest(store, target.snapshot.manifest),
-    )
-    _insist_on_whole(store, rollback)
-    return rollback
+    with store.leases.hold("rollback", only_reading=True) as lease:
+        head = find_moment(store, environment, "")
+        target = find_moment(store, environment, moment)
+        # In this order: what is there once the lease names it stays there.
+        lease.protect(target.digest)
+        rollback = Rollback(
+            environment,
+            is_number(moment),
+            head,
+            store.read_tree(head.snapshot.tree),
+            target,
+            store.read_tree(target.snapshot.tree),
+            read_manifest(store, target.snapshot.manifest),
+        )
+        _insist_on_whole(store, rollback)
+        return rollback
 
 
 def _insist_on_whole(store: Store, rollback: Rollback) -> None:

@@ -89,7 +89,7 @@ def test_a_promotion_of_what_was_deleted_and_collected_meanwhile_is_refused(shop
     before = manager.store.refs.read("prod")
     manager.delete("dev")
     collect_garbage(manager.project, NOTHING_OLD)
-    with pytest.raises(CorruptObjectError):
+    with pytest.raises(PromotionRaceError, match="'dev' was moved or deleted"):
         manager.execute_promotion(promotion)
     assert manager.store.refs.read("prod") == before
     assert check_store(manager.project).damage == []
