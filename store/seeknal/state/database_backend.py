@@ -33,7 +33,7 @@ from seeknal.state.errors import (
     unknown_run,
 )
 from seeknal.state.leased_locks import LeasedLock
-from seeknal.state.libsql_connection import LibsqlConnection, check_libsql, is_libsql_url
+from seeknal.state.libsql_connection import LibsqlConnection, is_libsql_url, server_address
 from seeknal.state.locks import FileLock
 from seeknal.state.records import NodeRecord, RunRecord, check_node_id, check_run_id, node_changes
 from seeknal.state.run_locks import RunLock, RunLocks
@@ -45,11 +45,16 @@ def _now() -> datetime:
 
 @dataclass
 class _Transaction:
-    """An open transaction, and whether an inner one or a write in it failed."""
+    """An open transaction, and whether an inner one or a write in it failed.
+
+    ``runs`` are those that were read or written in it, None for none; ``nodes`` are the nodes of those that it made.
+    """
 
     connection: Connection
     revision: str = field(default_factory=lambda: secrets.token_hex(8))
     spoiled: bool = False
+    runs: dict[str, RunRecord | None] = field(default_factory=dict)
+    nodes: dict[str, dict[str, NodeRecord]] = field(default_factory=dict)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -67,8 +72,8 @@ class _Transaction:
 class DatabaseBackend:
     """Keep run records in a SQLite file or on a libSQL server; a :class:`~seeknal.state.backend.StateBackend`.
 
-    ``db_path`` is a path, or a URL that begins with ``libsql://``; ``auth_token`` is for the server, else the
-    environment variable ``TURSO_AUTH_TOKEN``. Raises UsageError where the server's client is not installed.
+    ``db_path`` is a path, or the URL of a server: ``libsql://HOST``, or one of HTTP. ``auth_token`` is for the server,
+    else the environment variable ``TURSO_AUTH_TOKEN``. Raises UsageError where it is neither.
     ``purpose`` is what another process is told that waits in vain for the lock of a run. Writers wait for one
     another at most ``wait_seconds``, then raise BusyError. One object may serve several threads; each has a
     connection and a transaction of its own.
@@ -86,13 +91,11 @@ class DatabaseBackend:
         clock: Callable[[], datetime] = _now,
     ) -> None:
         self.url = str(db_path) if is_libsql_url(db_path) else None
-        if self.url is not None:
-            check_libsql()
-        elif not str(db_path) or str(db_path).startswith(":") or "://" in str(db_path):
+        if self.url is None and (not str(db_path) or str(db_path).startswith(":") or "://" in str(db_path)):
             raise UsageError(f"{str(db_path)!r} is not a database", hint="give the path of a file, or a libsql:// URL")
         # Absolute, so that a program that changes its folder keeps its records.
         self.db_path = Path(db_path).absolute()
-        self._where = self.url or str(self.db_path)
+        self._where = server_address(self.url).shown if self.url else str(self.db_path)
         self._auth_token = auth_token
         self._purpose = purpose
         self._wait_seconds = wait_seconds
@@ -132,6 +135,7 @@ class DatabaseBackend:
             if self._load(run_id) is not None:
                 raise known_run(run_id)
             self._put(transaction, RunRecord(run_id=run_id).changed({"started_at": self._clock(), **changes}))
+            transaction.nodes[run_id] = {}
 
     def update_run(self, run_id: str, **changes: Any) -> None:
         check_run_id(run_id)
@@ -146,6 +150,8 @@ class DatabaseBackend:
         check_run_id(run_id)
         with self._changing() as transaction, transaction.writing() as connection:
             rows.delete_run(connection, run_id)
+            transaction.runs[run_id] = None
+            transaction.nodes.pop(run_id, None)
 
     def exists(self, run_id: str) -> bool:
         check_run_id(run_id)
@@ -194,6 +200,7 @@ class DatabaseBackend:
             if run is not None and self.node_exists(run_id, node_id):
                 with transaction.writing() as connection:
                     rows.delete_node(connection, run_id, node_id)
+                transaction.nodes.get(run_id, {}).pop(node_id, None)
                 self._put(transaction, run)
 
     def node_exists(self, run_id: str, node_id: str) -> bool:
@@ -345,8 +352,12 @@ class DatabaseBackend:
     # records
 
     def _put(self, transaction: _Transaction, run: RunRecord) -> None:
+        new = msgspec.structs.replace(run, revision=transaction.revision)
+        if transaction.runs.get(run.run_id) == new:
+            return
         with transaction.writing() as connection:
-            rows.write_run(connection, msgspec.structs.replace(run, revision=transaction.revision))
+            rows.write_run(connection, new)
+        transaction.runs[run.run_id] = new
 
     def _change_node(self, run_id: str, node_id: str, change: Callable[[NodeRecord], NodeRecord]) -> None:
         with self._changing() as transaction:
@@ -355,12 +366,20 @@ class DatabaseBackend:
             new = change(old or NodeRecord())
             with transaction.writing() as connection:
                 rows.write_node(connection, run_id, node_id, old, new)
+            if run_id in transaction.nodes:
+                transaction.nodes[run_id][node_id] = new
             self._put(transaction, run)
 
     def _load(self, run_id: str) -> RunRecord | None:
         """Read a run without its nodes, as this thread's transaction sees it. The caller has checked the id."""
+        transaction = self._transaction()
+        if transaction is not None and run_id in transaction.runs:
+            return transaction.runs[run_id]
         with self._reading() as read:
-            return rows.read_run(read, run_id, self._where)
+            run = rows.read_run(read, run_id, self._where)
+        if transaction is not None:
+            transaction.runs[run_id] = run
+        return run
 
     def _load_known(self, run_id: str) -> RunRecord:
         record = self._load(run_id)
@@ -371,6 +390,9 @@ class DatabaseBackend:
     def _load_node(self, run_id: str, node_id: str) -> NodeRecord | None:
         check_run_id(run_id)
         check_node_id(node_id)
+        transaction = self._transaction()
+        if transaction is not None and run_id in transaction.nodes:
+            return transaction.nodes[run_id].get(node_id)
         with self._reading() as read:
             return rows.read_nodes(read, run_id, self._where, node_id).get(node_id)
 

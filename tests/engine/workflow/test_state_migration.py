@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -13,8 +12,8 @@ from typing import Any
 import pytest
 
 from seeknal.dag.project import Project
-from seeknal.errors import BusyError, CorruptObjectError, NotFoundError, UsageError
-from seeknal.state.backend import StateBackend
+from seeknal.errors import BusyError, CorruptObjectError, NotFoundError, ProjectError, UsageError
+from seeknal.state.backend import StateBackend, StateBackendError
 from seeknal.workflow.run_records import backend_in_force, open_backend, recording
 from seeknal.workflow.session import environment_lock, run_purpose
 from seeknal.workflow.state_migration import MigrationPlan, count_records, execute_migration, plan_migration
@@ -318,13 +317,26 @@ def test_run_with_damaged_records_executes_nothing(root: Path, monkeypatch: pyte
     assert list((root / "target").rglob("*.parquet")) == []
 
 
-@pytest.mark.skipif(importlib.util.find_spec("libsql") is not None, reason="the client is installed")
-def test_run_that_is_to_be_recorded_on_a_server_without_its_client_executes_nothing(root: Path) -> None:
+def test_run_that_is_to_be_recorded_on_a_server_that_is_away_executes_nothing(root: Path) -> None:
     with (root / "seeknal_project.yml").open("a") as file:
-        file.write("state_backend: database\nstate_database: libsql://records.example.org\n")
-    with pytest.raises(UsageError, match="pip install"):
+        file.write("state_backend: database\nstate_database: http://127.0.0.1:9\n")
+    with pytest.raises(StateBackendError, match="does not answer"):
         run(root)
     assert list((root / "target").rglob("*.parquet")) == []
+
+
+def test_backend_that_there_is_not_is_told_where_it_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (root / "seeknal_project.yml").open("a") as file:
+        file.write("state_backend: foo\n")
+    with pytest.raises(ProjectError) as caught:
+        run(root)
+    (problem,) = caught.value.problems()
+    line = len((root / "seeknal_project.yml").read_text().splitlines())
+    assert str(problem.place) == f"seeknal_project.yml:{line}:1"
+    assert problem.message == "there is no state backend 'foo'"
+    monkeypatch.setenv("SEEKNAL_STATE_BACKEND", "bar")
+    with pytest.raises(UsageError, match="SEEKNAL_STATE_BACKEND: there is no state backend 'bar'"):
+        run(root)
 
 
 def test_database_stands_where_the_project_says(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

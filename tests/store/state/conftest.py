@@ -12,28 +12,59 @@ from pathlib import Path
 import pytest
 
 from seeknal.state.backend import StateBackend, create_state_backend
+from tests.store.state.libsql_servers import SQLD, HranaServer, Sqld
 
 StartPython = Callable[..., "subprocess.Popen[str]"]
 OpenBackend = Callable[[Path], StateBackend]
 
 
-def open_file_backend(folder: Path) -> StateBackend:
+def _open_file(folder: Path) -> StateBackend:
     return create_state_backend("file", base_path=folder)
 
 
-def open_database_backend(folder: Path) -> StateBackend:
+def _open_database(folder: Path) -> StateBackend:
     return create_state_backend("database", db_path=folder / "state.db")
 
 
-# Opening the same folder twice gives two objects over the same records, as two processes have them.
-BACKENDS: dict[str, OpenBackend] = {"file": open_file_backend, "database": open_database_backend}
+@pytest.fixture(scope="session")
+def _hrana_server() -> Iterator[HranaServer]:
+    server = HranaServer()
+    yield server
+    server.close()
 
 
-@pytest.fixture(params=list(BACKENDS.values()), ids=list(BACKENDS))
+@pytest.fixture
+def hrana(_hrana_server: HranaServer) -> Iterator[HranaServer]:
+    """A server that speaks Hrana over HTTP, over SQLite files."""
+    yield _hrana_server
+    _hrana_server.forget()
+
+
+@pytest.fixture
+def sqld() -> Iterator[Sqld]:
+    """The real server, one process for each folder."""
+    processes = Sqld()
+    yield processes
+    processes.close()
+
+
+_SQLD = pytest.param("sqld", marks=pytest.mark.skipif(SQLD is None, reason="sqld is not installed"))
+
+# For tests of many operations: the small server would add time, and nothing that the conformance tests do not show.
+QUICK_BACKENDS = ("file", "database", _SQLD)
+
+
+@pytest.fixture(params=["file", "database", "server", _SQLD])
 def open_backend(request: pytest.FixtureRequest) -> OpenBackend:
-    """Opens the backend of the records in a folder."""
-    opener: OpenBackend = request.param
-    return opener
+    """Opens the backend of the records in a folder. Twice gives two objects over them, as two processes have them."""
+    if request.param == "file":
+        return _open_file
+    if request.param == "database":
+        return _open_database
+    server: HranaServer | Sqld = request.getfixturevalue("hrana" if request.param == "server" else "sqld")
+    # The small server serves files, the real one folders.
+    file = "state.db" if request.param == "server" else ""
+    return lambda folder: create_state_backend("database", db_path=server.url(folder / file))
 
 
 @pytest.fixture

@@ -8,10 +8,14 @@ from collections.abc import Callable
 from datetime import date
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from seeknal.state.backend import StateBackend
+from tests.store.state.conftest import QUICK_BACKENDS
+
+pytestmark = pytest.mark.parametrize("open_backend", QUICK_BACKENDS, indirect=True)
 
 MakeBackend = Callable[[], StateBackend]
 Operation = tuple[str, tuple[Any, ...], dict[str, Any]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import sqlite3
@@ -106,12 +105,6 @@ def test_closed_backend_opens_again_when_it_is_used(backend: DatabaseBackend) ->
 def test_what_is_no_database_file_is_refused(db_path: str) -> None:
     with pytest.raises(UsageError, match="not a database"):
         create_state_backend("database", db_path=db_path)
-
-
-@pytest.mark.skipif(importlib.util.find_spec("libsql") is not None, reason="the client is installed")
-def test_server_is_refused_with_the_way_to_its_client() -> None:
-    with pytest.raises(UsageError, match=r"pip install 'seeknal\[turso\]'"):
-        create_state_backend("database", db_path="libsql://records.example.org")
 
 
 # damage
