@@ -31,14 +31,15 @@ def first_few(names: Sequence[str]) -> str:
 def what_moved(store: Store, environment: str, before: str | None) -> str:
     """Say how an environment moved away from a snapshot: to which one, how, by whom, when, and which nodes differ."""
     name = "production" if environment == PRODUCTION else f"environment '{environment}'"
-    digest = store.refs.read(environment)
-    if digest is None:
-        return f"{name} was deleted"
-    now = store.read_snapshot(digest)
-    try:
-        old = store.read_tree(store.read_snapshot(before).tree) if before else Tree({})
-        names = first_few(changed_nodes(old, store.read_tree(now.tree))) or "none"
-    except CorruptObjectError:
-        names = "unknown, because the state before is not kept any more"
+    with store.leases.hold("looking at what moved", only_reading=True):
+        digest = store.refs.read(environment)
+        if digest is None:
+            return f"{name} was deleted"
+        now = store.read_snapshot(digest)
+        try:
+            old = store.read_tree(store.read_snapshot(before).tree) if before else Tree({})
+            names = first_few(changed_nodes(old, store.read_tree(now.tree))) or "none"
+        except CorruptObjectError:
+            names = "unknown, because the state before is not kept any more"
     how = f"{now.reason}, by {now.created_by}, {shown_time(now.created_at)}"
     return f"{name} moved to {digest[:12]} ({how}; nodes that differ: {names})"

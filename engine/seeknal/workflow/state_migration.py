@@ -21,6 +21,7 @@ from seeknal.dag.project_edit import ProjectEdit, apply_edit, plan_setting
 from seeknal.errors import NotFoundError, UsageError
 from seeknal.state.backend import StateBackend
 from seeknal.state.copying import CopyPlan, Counts, Inventory, check_copy, copy_runs, plan_copy, take_inventory
+from seeknal.state.libsql_connection import is_libsql_url, server_address
 from seeknal.state.locks import Patience
 from seeknal.workflow.run_records import (
     AT_ONCE,
@@ -60,8 +61,12 @@ class MigrationPlan:
 
 def places(project: Project) -> dict[BackendType, str]:
     """Say where each backend keeps a project's records, relative to the project where it is inside."""
-    database = database_of(project).removeprefix(f"{project.root}{os.sep}")
-    return {"file": str((project.target / "runs").relative_to(project.root)), "database": database}
+    database = database_of(project)
+    # A URL may hold a token.
+    shown = (
+        server_address(database).shown if is_libsql_url(database) else database.removeprefix(f"{project.root}{os.sep}")
+    )
+    return {"file": str((project.target / "runs").relative_to(project.root)), "database": shown}
 
 
 def count_records(project: Project) -> dict[BackendType, Counts]:

@@ -16,8 +16,9 @@ from seeknal.errors import BusyError, CorruptObjectError, NotFoundError, Project
 from seeknal.state.backend import StateBackend, StateBackendError
 from seeknal.workflow.run_records import backend_in_force, open_backend, recording
 from seeknal.workflow.session import environment_lock, run_purpose
-from seeknal.workflow.state_migration import MigrationPlan, count_records, execute_migration, plan_migration
+from seeknal.workflow.state_migration import MigrationPlan, count_records, execute_migration, places, plan_migration
 from tests.engine.workflow.projects import run, transform, write_project
+from tests.store.state.libsql_servers import HranaServer
 
 Everything = dict[str, Any]
 
@@ -323,6 +324,24 @@ def test_run_that_is_to_be_recorded_on_a_server_that_is_away_executes_nothing(ro
     with pytest.raises(StateBackendError, match="does not answer"):
         run(root)
     assert list((root / "target").rglob("*.parquet")) == []
+
+
+def test_records_move_to_a_server_and_back_and_its_token_is_not_told(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = HranaServer()
+    try:
+        server.token = "canary"
+        monkeypatch.setenv("SEEKNAL_STATE_DATABASE", f"{server.url(root / 'server.db')}&authToken=canary")
+        before = held(root)
+        assert "canary" not in str(places(Project.open(root)))
+        migrate(root, "database")
+        assert held(root) == before != {}
+        assert run(root).status == "success"
+        migrate(root, "file")
+        assert before.items() <= held(root).items()
+    finally:
+        server.close()
 
 
 def test_backend_that_there_is_not_is_told_where_it_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

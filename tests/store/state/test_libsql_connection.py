@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import threading
@@ -11,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from seeknal.errors import BusyError, CorruptObjectError, UsageError
+from seeknal.state import leased_locks
 from seeknal.state.backend import DatabaseBackend, StateBackendError, TransactionError
 from seeknal.state.hrana import decode_value, encode_value
+from seeknal.state.leased_locks import LeaseHolder
 from seeknal.state.libsql_connection import LibsqlConnection, server_address
 from tests.store.state import libsql_servers
 from tests.store.state.libsql_servers import CUT_AFTER, CUT_BEFORE, FAIL_BEFORE, SLOW, HranaServer
@@ -266,3 +269,43 @@ def test_lock_outlives_a_server_that_is_away_for_a_moment(hrana: HranaServer, ur
     hrana.fault = lambda sql: None
     # It could not be given up, so it ends with its time, or with this process.
     assert not second.acquire_lock("r1", 0)
+
+
+def holder(pid: int, machine: str = "", birth: str = "") -> LeaseHolder:
+    return LeaseHolder("test", pid, "host", "2026-02-09T10:00:00+00:00", machine, birth)
+
+
+@pytest.mark.skipif(not Path("/proc/self/ns/pid").exists(), reason="the system does not tell when a process began")
+def test_holder_has_ended_only_where_that_is_certain(python: StartPython) -> None:
+    this = leased_locks._this_machine()
+    own = leased_locks._birth_of(os.getpid())
+    assert this
+    assert own
+    assert not holder(os.getpid(), this, own).has_ended()
+    # The same number, given to another process since.
+    assert holder(os.getpid(), this, "1").has_ended()
+    # Nothing is known of other machines, containers and systems.
+    assert not holder(os.getpid(), "another", "1").has_ended()
+    assert not holder(os.getpid()).has_ended()
+    with python("") as ended:
+        assert ended.stdout is not None
+        ended.stdout.read()
+        birth = leased_locks._birth_of(ended.pid) or "1"
+        ended.wait()
+        assert holder(ended.pid, this, birth).has_ended()
+
+
+def test_process_that_ended_and_was_not_waited_for_has_ended(python: StartPython) -> None:
+    with python("import sys; sys.stdin.readline()") as child:
+        birth = leased_locks._birth_of(child.pid) or ""
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert holder(child.pid, leased_locks._this_machine(), birth).has_ended() or not birth
+
+
+def test_block_that_gave_its_lock_up_takes_it_from_nobody(backend: DatabaseBackend) -> None:
+    with backend.lock("r1", 0):
+        backend.release_lock("r1")
+        assert backend.acquire_lock("r1", 0)
+    assert not backend.acquire_lock("r1", 0)
+    backend.release_lock("r1")
