@@ -31,7 +31,7 @@
 enum { MAKE = 1, WRITE = 2, NAME = 4, REMOVE = 8, CHANGE = 16, SYNC = 32, READ = 64 };
 
 /* What happens at the k-th call. */
-enum { NOTHING, KILL, KILL_GROUP, TEAR, FAIL, FAIL_ON, FULL, SHORT, SHORT_ON };
+enum { NOTHING, KILL, KILL_ONE, KILL_GROUP, TEAR, FAIL, FAIL_ON, FULL, SHORT, SHORT_ON };
 
 #define LOG_BYTES (4 << 20)
 
@@ -113,7 +113,7 @@ static int step(int kind, const char *name, int folder, const char *path, int se
     if (!shared->at || !(call == shared->at || (lasts && call > shared->at))) return 0;
     atomic_fetch_add(&shared->fired, 1);
     switch (shared->mode) {
-    case KILL: die((int)syscall(SYS_getpid));
+    case KILL: case KILL_ONE: die((int)syscall(SYS_getpid));
     case KILL_GROUP: die(0);
     case TEAR: return -2;
     case FAIL: case FAIL_ON: return shared->error;

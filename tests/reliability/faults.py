@@ -33,22 +33,25 @@ CHANGING = MAKE | WRITE | NAME | REMOVE | CHANGE | SYNC
 TAKING_ROOM = MAKE | WRITE | NAME | SYNC
 
 # What happens.
-NOTHING, KILL, KILL_GROUP, TEAR, FAIL, FAIL_ON, FULL, SHORT, SHORT_ON = range(9)
+NOTHING, KILL, KILL_ONE, KILL_GROUP, TEAR, FAIL, FAIL_ON, FULL, SHORT, SHORT_ON = range(10)
 
 _HEADER = struct.Struct("<qqqiiIiq1024s")
 _LOG_BYTES = 4 << 20
 _SHARED_BYTES = _HEADER.size + _LOG_BYTES
-_KINDS = {MAKE: "make", WRITE: "write", NAME: "name", REMOVE: "remove", CHANGE: "change", SYNC: "sync", READ: "read"}
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens at the ``at``-th call of these ``kinds``; ``error`` is for FAIL and FAIL_ON. 0 is no call."""
+    """What happens at the ``at``-th call of these ``kinds``; ``error`` is for FAIL and FAIL_ON. 0 is no call.
+
+    ``every``: where all calls are tried, every one or every third, because another fault does much the same.
+    """
 
     words: str
     mode: int
     kinds: int = CHANGING
     error: int = 0
+    every: int = 1
     at: int = 0
 
     def number(self, at: int) -> Fault:
@@ -57,22 +60,23 @@ class Fault:
 
 CALM = Fault("nothing", NOTHING)
 KILLED = Fault("killed at a file-system call", KILL)
-GROUP_KILLED = Fault("killed with all its processes at a file-system call", KILL_GROUP)
+ONE_KILLED = Fault("one process of a run with workers killed at a file-system call", KILL_ONE)
+GROUP_KILLED = Fault("all processes of a run with workers killed at a file-system call", KILL_GROUP)
 TORN = Fault("killed in the middle of a write", TEAR, WRITE)
 BROKEN = Fault("EIO from a file-system call", FAIL, CHANGING, errno.EIO)
-BROKEN_ON = Fault("EIO from a file-system call and all that follow", FAIL_ON, CHANGING, errno.EIO)
-UNREADABLE = Fault("EIO from a read", FAIL, READ, errno.EIO)
-NO_ROOM = Fault("ENOSPC from a file-system call", FAIL, TAKING_ROOM, errno.ENOSPC)
+BROKEN_ON = Fault("EIO from a file-system call and all that follow", FAIL_ON, CHANGING, errno.EIO, 4)
+UNREADABLE = Fault("EIO from a read", FAIL, READ, errno.EIO, 2)
+NO_ROOM = Fault("ENOSPC from a file-system call", FAIL, TAKING_ROOM, errno.ENOSPC, 3)
 DISK_FULL = Fault("a disk that becomes full", FULL, TAKING_ROOM, errno.ENOSPC)
 WRITES_LESS = Fault("a write that takes half", SHORT, WRITE)
-WRITES_LESS_ON = Fault("writes that take half", SHORT_ON, WRITE)
+WRITES_LESS_ON = Fault("writes that take half", SHORT_ON, WRITE, every=4)
 
 
 @dataclass(frozen=True)
 class Call:
-    """A call that counted. ``to`` is the second path of those that have two."""
+    """A call that counted: what it does, and its name. ``to`` is the second path of those that have two."""
 
-    kind: str
+    does: int
     name: str
     path: str
     to: str = ""
@@ -158,7 +162,7 @@ class FaultyProcess:
         line = self._answers.readline()
         assert line, "the process that tries faults has ended"
         answer = json.loads(line)
-        calls = [Call(_KINDS[int(kind)], *rest) for kind, *rest in answer["calls"]]
+        calls = [Call(int(does), *rest) for does, *rest in answer["calls"]]
         return Outcome(answer["value"], answer["traceback"], answer["signal"], answer["fired"] > 0, calls)
 
 

@@ -54,6 +54,27 @@ CHANGED = {
     "data/orders.csv": FILES["data/orders.csv"] + "4,FR,2.75\n",
     "seeknal/nodes.yml": FILES["seeknal/nodes.yml"].replace("AS total", "AS total, count(*) AS orders"),
 }
+# More nodes, for workers that work at the same time; one of them in Python.
+MORE = {
+    "seeknal/more.yml": """\
+kind: transform
+name: countries
+transform: SELECT DISTINCT country FROM source.orders ORDER BY country
+---
+kind: transform
+name: largest
+transform: SELECT max(amount) AS amount FROM source.orders
+""",
+    "seeknal/dollars.py": """\
+from seeknal.pipeline import transform
+
+
+@transform(name="dollars")
+def dollars(ctx):
+    orders = ctx.relation("source.orders")
+    return ctx.duckdb.sql("SELECT id, amount * 1.5 AS amount FROM orders ORDER BY id")
+""",
+}
 
 
 def write(root: str, files: dict[str, str]) -> None:

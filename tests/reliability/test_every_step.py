@@ -27,10 +27,14 @@ from tests.reliability.faults import (
     BROKEN_ON,
     CHANGING,
     DISK_FULL,
+    GROUP_KILLED,
+    KILL,
     KILLED,
     NO_ROOM,
     NOTHING,
+    ONE_KILLED,
     READ,
+    TEAR,
     TORN,
     UNREADABLE,
     WRITES_LESS,
@@ -57,25 +61,31 @@ WORLDS: dict[str, tuple[str, dict[str, str], list[list[str]]]] = {
     "moved on": ("applied", {}, [["promote", "dev"]]),
     "in a database": ("moved on", {}, [TO_DATABASE]),
     "with garbage": ("moved on", {}, [["env", "delete", "dev", "--yes"]]),
+    "wide": ("ran", stage.MORE, [RUN]),
+    "wide edited": ("wide", stage.CHANGED, []),
 }
 
 
 @dataclass(frozen=True)
 class Operation:
-    """What is done in a world, and what a user does next where it was cut short."""
+    """What is done in a world, and what a user does next where it was cut short.
+
+    ``every``: where all calls are tried, every one fails or every fourth, because another operation makes the same.
+    """
 
     words: str
     world: str
     arguments: list[str]
     next: list[list[str]]
+    every: int = 1
 
 
 OPERATIONS = [
     Operation("put", "ran", [], []),
-    Operation("first run", "new", RUN, [RUN]),
+    Operation("first run", "new", RUN, [RUN], every=4),
     Operation("run", "edited", RUN, [RUN]),
     Operation("plan", "edited", ["plan", "dev"], [["plan", "dev"]]),
-    Operation("run in an environment", "planned", ["run", "--env", "dev"], [["run", "--env", "dev"]]),
+    Operation("run in an environment", "planned", ["run", "--env", "dev"], [["run", "--env", "dev"]], every=4),
     Operation("promote", "applied", ["promote", "dev"], [["promote", "dev"]]),
     Operation("rollback", "moved on", ["rollback", "prod", "FIRST"], [["rollback", "prod", "FIRST"]]),
     Operation("gc", "with garbage", COLLECT, [COLLECT]),
@@ -83,6 +93,9 @@ OPERATIONS = [
     Operation("migrate-state back", "in a database", TO_FILES, [TO_FILES]),
     Operation("env delete", "applied", ["env", "delete", "dev", "--yes"], [["env", "delete", "dev", "--yes"]]),
 ]
+
+
+PARALLEL = Operation("run with workers", "wide edited", ["run", "--parallel", "--max-workers", "2"], [RUN], every=8)
 
 
 class Stage:
@@ -161,18 +174,20 @@ def theatre(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         yield made
 
 
-def points(torture: bool, seed: str, faults: list[Fault], outcome: Outcome, sample: int) -> Iterator[Fault]:
-    """Every call of every fault, or some of them."""
+def points(torture: bool, operation: Operation, faults: list[Fault], outcome: Outcome, sample: int) -> Iterator[Fault]:
+    """Every call of every fault, as far as they are to be tried, or some of them."""
     every = [
         fault.number(at)
         for fault in faults
-        for at in range(1, 1 + sum(1 << _bit(call.kind) & fault.kinds != 0 for call in outcome.calls))
+        for at in range(1, 1 + sum(call.does & fault.kinds != 0 for call in outcome.calls), steps(operation, fault))
     ]
+    seed = operation.words + faults[0].words
     yield from every if torture else random.Random(seed).sample(every, min(sample, len(every)))
 
 
-def _bit(kind: str) -> int:
-    return ["make", "write", "name", "remove", "change", "sync", "read"].index(kind)
+def steps(operation: Operation, fault: Fault) -> int:
+    """How many calls lie between two that are tried."""
+    return 1 if fault.mode in (KILL, TEAR) else fault.every * operation.every
 
 
 def try_everything(
@@ -181,7 +196,7 @@ def try_everything(
     calm, before, after = theatre.calm(operation)
     wrong: list[str] = []
     tries: dict[str, int] = {}
-    for fault in points(torture, operation.words + faults[0].words, faults, calm, sample):
+    for fault in points(torture, operation, faults, calm, sample):
         outcome = theatre.act(operation, fault)
         if outcome.tried:
             tries[fault.words] = tries.get(fault.words, 0) + 1
@@ -290,16 +305,19 @@ def operation(request: pytest.FixtureRequest) -> Operation:
 
 
 def test_killed_anywhere_it_loses_nothing(theatre: Stage, operation: Operation, torture: bool, tally: Tally) -> None:
-    try_everything(theatre, operation, [KILLED, TORN], torture, tally, 2)
+    try_everything(theatre, operation, [KILLED, TORN], torture, tally, 1)
 
 
 def test_it_succeeds_or_says_what_failed(theatre: Stage, operation: Operation, torture: bool, tally: Tally) -> None:
-    try_everything(theatre, operation, [BROKEN, BROKEN_ON, NO_ROOM, DISK_FULL], torture, tally, 2)
+    faults = [BROKEN, BROKEN_ON, NO_ROOM, DISK_FULL, UNREADABLE, WRITES_LESS, WRITES_LESS_ON]
+    try_everything(theatre, operation, faults, torture, tally, 2)
 
 
-def test_it_survives_what_cannot_be_read(theatre: Stage, operation: Operation, torture: bool, tally: Tally) -> None:
-    try_everything(theatre, operation, [UNREADABLE], torture, tally, 1)
+def test_with_workers_it_loses_nothing_whichever_process_is_killed(theatre: Stage, torture: bool, tally: Tally) -> None:
+    try_everything(theatre, PARALLEL, [ONE_KILLED, GROUP_KILLED], torture, tally, 1)
 
 
-def test_writes_that_take_half_lose_nothing(theatre: Stage, operation: Operation, torture: bool, tally: Tally) -> None:
-    try_everything(theatre, operation, [WRITES_LESS, WRITES_LESS_ON], torture, tally, 1)
+def test_with_workers_it_succeeds_or_says_what_failed(theatre: Stage, torture: bool, tally: Tally) -> None:
+    if not torture:
+        pytest.skip("only at full length: each try takes seconds")
+    try_everything(theatre, PARALLEL, [BROKEN, DISK_FULL, WRITES_LESS_ON], torture, tally, 1)
