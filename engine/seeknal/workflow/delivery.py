@@ -35,7 +35,7 @@ from seeknal.nodes.file_exposure import output_path
 from seeknal.nodes.http_request import RequestSettings, request_settings
 from seeknal.nodes.late_value import LateValues
 from seeknal.store.column_digests import digest_file
-from seeknal.store.filesystem import digest_bytes
+from seeknal.store.filesystem import digest_bytes, sync_folder
 from seeknal.store.objects import Artifact, Blob, Deliveries, Delivery, Tree
 from seeknal.store.store import Store
 from seeknal.timeline import timed
@@ -259,6 +259,8 @@ def _copy(store: Store, blob: Blob, path: Path, real: Path) -> Delivery:
         if digest_file(temporary)[0] != blob.digest:
             raise OSError(errno.EIO, "its blob in the store is damaged")
         os.chmod(temporary, 0o644)
+        # Else a power cut could leave an empty file in the place of a good one.
+        sync_folder(temporary)
         os.replace(temporary, real)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -112,6 +112,24 @@ class TestOneFile:
         assert shop.deliver() == []
         assert shop.files() == {"sales.csv": b"new"}
 
+    def test_a_file_is_durable_before_it_has_its_name(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+        shop.expose("sales", b"a\n1\n")
+        durable: list[int] = []
+        fsync, replace_ = os.fsync, os.replace
+
+        def note(descriptor: int) -> None:
+            durable.append(os.fstat(descriptor).st_ino)
+            fsync(descriptor)
+
+        def insist(temporary: Path, place: Path) -> None:
+            assert "store" in place.parts or os.stat(temporary).st_ino in durable
+            replace_(temporary, place)
+
+        monkeypatch.setattr(os, "fsync", note)
+        monkeypatch.setattr(os, "replace", insist)
+        assert shop.deliver() == []
+        assert durable != []
+
     @pytest.mark.parametrize("damage", ["removed", "changed", "touched", "folder removed"])
     def test_file_that_somebody_changed_or_removed_is_delivered_again(self, shop: Shop, damage: str) -> None:
         shop.expose("sales", b"good")
