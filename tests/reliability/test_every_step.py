@@ -11,6 +11,7 @@ Each operation is tried once for every call by which it changes or reads a file 
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import shutil
@@ -33,6 +34,7 @@ from tests.reliability.faults import (
     NO_ROOM,
     NOTHING,
     ONE_KILLED,
+    POWER_CUT,
     READ,
     TEAR,
     TORN,
@@ -43,6 +45,7 @@ from tests.reliability.faults import (
     FaultyProcess,
     Outcome,
 )
+from tests.reliability.power import cut_power, not_durable
 
 Tally = Callable[[str, int], None]
 
@@ -70,7 +73,7 @@ WORLDS: dict[str, tuple[str, dict[str, str], list[list[str]]]] = {
 class Operation:
     """What is done in a world, and what a user does next where it was cut short.
 
-    ``every``: where all calls are tried, every one fails or every fourth, because another operation makes the same.
+    ``every``: where all calls are tried, every one fails or every eighth, because another operation makes the same.
     """
 
     words: str
@@ -82,10 +85,10 @@ class Operation:
 
 OPERATIONS = [
     Operation("put", "ran", [], []),
-    Operation("first run", "new", RUN, [RUN], every=4),
+    Operation("first run", "new", RUN, [RUN], every=8),
     Operation("run", "edited", RUN, [RUN]),
     Operation("plan", "edited", ["plan", "dev"], [["plan", "dev"]]),
-    Operation("run in an environment", "planned", ["run", "--env", "dev"], [["run", "--env", "dev"]], every=4),
+    Operation("run in an environment", "planned", ["run", "--env", "dev"], [["run", "--env", "dev"]], every=8),
     Operation("promote", "applied", ["promote", "dev"], [["promote", "dev"]]),
     Operation("rollback", "moved on", ["rollback", "prod", "FIRST"], [["rollback", "prod", "FIRST"]]),
     Operation("gc", "with garbage", COLLECT, [COLLECT]),
@@ -95,7 +98,7 @@ OPERATIONS = [
 ]
 
 
-PARALLEL = Operation("run with workers", "wide edited", ["run", "--parallel", "--max-workers", "2"], [RUN], every=8)
+PARALLEL = Operation("run with workers", "wide edited", ["run", "--parallel", "--max-workers", "2"], [RUN], every=12)
 
 
 class Stage:
@@ -134,6 +137,10 @@ class Stage:
         if operation.words == "put":
             return self.process.call(stage.put, str(self.parquet), fault=fault)
         return self.process.call(stage.command, *self.written_out(operation.arguments), fault=fault)
+
+    def kept(self, world: str) -> Path:
+        """The copy of a world that was played in."""
+        return self._kept[world]
 
     def written_out(self, arguments: list[str]) -> list[str]:
         first = (self.root / "target/store/refs/prod.log").read_text().split()[2] if "FIRST" in arguments else ""
@@ -187,7 +194,7 @@ def points(torture: bool, operation: Operation, faults: list[Fault], outcome: Ou
 
 def steps(operation: Operation, fault: Fault) -> int:
     """How many calls lie between two that are tried."""
-    return 1 if fault.mode in (KILL, TEAR) else fault.every * operation.every
+    return fault.every * (1 if fault.mode in (KILL, TEAR) else operation.every)
 
 
 def try_everything(
@@ -203,6 +210,8 @@ def try_everything(
             where = outcome.calls[fault.at - 1]
             names = " ".join(os.path.relpath(path, theatre.root) for path in (where.path, where.to) if path)
             place = f"{operation.words}: {fault.words}, number {fault.at}: {where.name} {names}"
+            if fault.words == POWER_CUT.words:
+                cut_power(theatre.root, theatre.kept(operation.world), outcome.calls[: fault.at - 1])
             found = complaints(operation, outcome, theatre.go_on(operation), before, after)
             wrong += [f"{place}\n    {complaint}" for complaint in found]
     for words, number in tries.items():
@@ -308,9 +317,38 @@ def test_killed_anywhere_it_loses_nothing(theatre: Stage, operation: Operation, 
     try_everything(theatre, operation, [KILLED, TORN], torture, tally, 1)
 
 
+def test_a_power_cut_anywhere_loses_nothing(theatre: Stage, operation: Operation, torture: bool, tally: Tally) -> None:
+    try_everything(theatre, operation, [POWER_CUT], torture, tally, 1)
+
+
 def test_it_succeeds_or_says_what_failed(theatre: Stage, operation: Operation, torture: bool, tally: Tally) -> None:
     faults = [BROKEN, BROKEN_ON, NO_ROOM, DISK_FULL, UNREADABLE, WRITES_LESS, WRITES_LESS_ON]
     try_everything(theatre, operation, faults, torture, tally, 2)
+
+
+@pytest.mark.parametrize("words", ["first run", "run", "run in an environment", "promote", "rollback"])
+def test_what_a_ref_leads_to_is_durable_before_it_moves_and_all_else_follows(theatre: Stage, words: str) -> None:
+    operation = next(operation for operation in OPERATIONS if operation.words == words)
+    calls = [call for call in theatre.calm(operation)[0].calls if call.does != READ]
+    store = f"{theatre.root}/target/store/"
+    moved = next(number for number, call in enumerate(calls) if f"{store}refs/" in call.to)
+    before, ref, after = calls[:moved], calls[moved], calls[moved + 1 :]
+    # Outputs before the records that lead to them, and those before the objects that name them.
+    order = ["blobs", "actions", "trees", "manifests", "snapshots"]
+    put = [call.to.removeprefix(store).partition("/")[0] for call in before if call.to.startswith(store)]
+    # What has no folder yet is renamed twice.
+    put = [folder for folder, _ in itertools.groupby(put) if folder in order]
+    assert "snapshots" in put
+    assert [folder for folder in put if folder not in order[:2]] == [name for name in order[2:] if name in put]
+    assert put[: put.count("blobs") + put.count("actions")] == ["blobs", "actions"] * put.count("blobs")
+    # All of it at once, then the log, then the ref.
+    synced = next(number for number, call in enumerate(before) if call.name == "syncfs")
+    assert not any(call.to.startswith(tuple(store + name for name in order)) for call in before[synced:])
+    assert not_durable(before).keys().isdisjoint({f"{ref.to}.log", ref.path})
+    assert any(call.name == "fsync" and call.path == f"{ref.to}.log" for call in before[synced:])
+    assert (after[0].name, after[0].path) == ("fsync", f"{store}refs")
+    assert not any("/reports/" in path or "/cache" in path for call in before for path in (call.path, call.to))
+    assert not any(call.to.startswith(f"{store}blobs") for call in after)
 
 
 def test_with_workers_it_loses_nothing_whichever_process_is_killed(theatre: Stage, torture: bool, tally: Tally) -> None:
