@@ -39,6 +39,9 @@ def stop_on_signals() -> Iterator[StopRequest]:
             # Not at once: an exception out of a query leaves DuckDB's module in disorder.
             raise KeyboardInterrupt
 
+    def leave(number: int, frame: FrameType | None) -> None:
+        sys.exit(128 + stop.signal_number)
+
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
@@ -50,4 +53,5 @@ def stop_on_signals() -> Iterator[StopRequest]:
             # A thread that outlives the main one keeps DuckDB's objects from being freed in order.
             clock.join()
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # A command that was asked to stop says so by its exit code, even if it is asked again while it ends.
+            signal.signal(number, leave if asked and handler is signal.SIG_DFL else handler)
