@@ -130,6 +130,19 @@ def test_deleting_an_environment_gives_back_what_du_calls_unique(shop: Project) 
     assert "Needed by none: 0 B" in shop.ok("env", "du").stdout
 
 
+def test_an_environment_whose_only_run_was_rejected_counts_what_can_be_looked_at(shop: Project) -> None:
+    sql = "SELECT range AS y FROM range(1000)"
+    shop.write("seeknal/b.yml", f"kind: transform\nname: b\ntransform: {sql}\naudits: [y < 5]\n")
+    shop.ok("plan", "dev")
+    assert shop.seeknal("run", "--env", "dev").code == 1
+    shop.ok("gc", "--grace-hours", "0")
+    usage = {entry["name"]: entry for entry in shop.ok("env", "du", "--json").document["environments"]}
+    assert usage["dev"]["current_bytes"] == 0
+    shop.ok("env", "delete", "dev", "--yes")
+    answer = shop.ok("gc", "--grace-hours", "0", "--json")
+    assert answer.document["removed"]["bytes"] == usage["dev"]["unique_bytes"] > 0
+
+
 def test_damage_is_found_with_exit_code_12_repaired_and_rebuilt(shop: Project) -> None:
     assert shop.ok("store", "verify").stdout.endswith("The store is whole\n")
     path = (shop.root / "target/cache/transform/a.parquet").resolve()

@@ -41,12 +41,15 @@ class StoreUsage:
 
 
 def measure(store: Store) -> StoreUsage:
-    """Measure every environment. An environment that cannot be read counts as far as it can be."""
+    """Measure every environment. An environment that cannot be read counts as far as it can be.
+
+    One that stands nowhere yet counts too, where outputs that its checks rejected are kept.
+    """
     sizes = {entry.key: entry.size_bytes for entry in stored(store, BLOB)}
     links = Links(store, strict=False)
     current: dict[str, set[Key]] = {}
     whole: dict[str, set[Key]] = {}
-    for name in store.refs.names():
+    for name in sorted({*store.refs.names(), *store.failed_names()}):
         snapshots: list[Key] = []
         with suppress(StoreError):
             for moment in read_history(store, name):
