@@ -256,6 +256,18 @@ def test_the_rows_that_were_rejected_can_be_seen_until_the_node_passes(shop: Pro
     assert "None" in shop.ok("inspect", "--failed").stdout
 
 
+def test_what_failed_is_forgotten_by_the_run_after_the_edit_was_taken_back(shop: Project) -> None:
+    shop.write("seeknal/rule.yml", RULE)
+    shop.ok("run")
+    shop.write("seeknal/rule.yml", RULE.replace("min_val: 0", "min_val: 1000000"))
+    assert shop.seeknal("run").code == 1
+    assert "amounts" in shop.ok("inspect", "--failed").stdout
+    shop.write("seeknal/rule.yml", RULE)
+    # Production stands where its last good run left it, so there is nothing else to do.
+    shop.ok("run")
+    assert "amounts" not in shop.seeknal("inspect", "--failed").text
+
+
 def test_what_failed_in_another_environment_is_found(shop: Project) -> None:
     shop.ok("run")
     shop.write("data/orders.csv", BAD)

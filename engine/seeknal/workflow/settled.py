@@ -114,6 +114,9 @@ def settled_run(root: Path, *, publish: bool, given: GivenParameters | None = No
         head = store.refs.read(PRODUCTION)
         if not settled.project or head is None or head != settled.head or settled.engine != engine_stamp():
             return None
+        if store.read_failed(PRODUCTION).nodes:
+            # A run failed since. One that looks at each node forgets what passes now.
+            return None
         if not _parameters_stand(settled, given):
             return None
         if settled.python and settled.python != python_stamp():
