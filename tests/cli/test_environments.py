@@ -77,6 +77,26 @@ def test_the_exit_code_of_a_plan_can_tell_of_changes(shop: Project) -> None:
     assert "No changes detected" in shop.ok("plan", "new").stdout
 
 
+def test_a_plan_tells_of_data_that_were_seen_before(shop: Project) -> None:
+    shop.ok("promote", "dev")
+    before = shop.read("data/orders.csv")
+    shop.write("data/orders.csv", "id,amount\n1,10\n2,6\n")
+    shop.ok("run")
+    shop.write("data/orders.csv", before)
+    # Nothing will run, and yet production will change.
+    answer = shop.seeknal("plan", "--detailed-exitcode")
+    assert answer.code == 3
+    assert "Changed Data:\n  1. orders\n     Reason: production has another output of it" in answer.stdout
+    assert "Total nodes to rebuild: 0" in answer.stdout
+    shop.ok("plan", "dev")
+    shop.ok("run", "--env", "dev")
+    # Against production, whatever the environment itself stands at.
+    assert shop.seeknal("plan", "dev", "--detailed-exitcode").code == 3
+    shop.ok("run")
+    assert total(shop) == 30
+    assert shop.seeknal("plan", "--detailed-exitcode").code == 0
+
+
 def test_planning_again_takes_the_right_to_be_promoted_away(shop: Project) -> None:
     shop.ok("plan", "dev")
     answer = shop.seeknal("promote", "dev")

@@ -107,6 +107,7 @@ def _compare(session: Session) -> _Comparison:
         base=head.digest if head else None,
         base_manifest=head.manifest if head else None,
         base_schemas=schemas,
+        base_fingerprints={},
         forecast=(),
     )
     difference = ManifestDiff.compare(

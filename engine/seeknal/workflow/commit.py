@@ -147,3 +147,8 @@ def built_manifest(manifest: Manifest, before: Manifest | None, kept: Collection
 def schemas_of(tree: Tree) -> dict[str, Schema | None]:
     """The columns of each node's artifact; None for nodes that make no table."""
     return {node_id: entry.artifact.schema() or None for node_id, entry in tree.nodes.items()}
+
+
+def fingerprints_of(tree: Tree) -> dict[str, str]:
+    """The fingerprint of each node's artifact, but of those that are behind what they should be."""
+    return {node_id: entry.fingerprint for node_id, entry in tree.nodes.items() if not entry.stale}

@@ -41,7 +41,7 @@ def _forecast(
         if decision.artifact is not None:
             resolver.artifacts[node_id] = decision.artifact
         action = "SKIP" if decision.reason == NOT_EXECUTED else _ACTIONS[decision.action]
-        return Forecast(node_id, action, decision.reason)
+        return Forecast(node_id, action, decision.reason, decision.fingerprint)
     dropped = [name for name in waiting if actions[name].action in ("SKIP", "FAIL")]
     if dropped:
         return Forecast(node_id, "SKIP", f"{dropped[0]} will not be built")

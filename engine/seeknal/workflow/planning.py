@@ -117,6 +117,7 @@ def plan_change(
     base: str | None,
     base_manifest: Manifest | None,
     base_schemas: Mapping[str, Schema | None],
+    base_fingerprints: Mapping[str, str],
     forecast: Sequence[Forecast],
 ) -> ChangePlan:
     """Compare a compiled project with what the base snapshot holds. Pure: reads and writes nothing."""
@@ -154,6 +155,14 @@ def plan_change(
         PlannedNode(entry.node_id, None, entry.reason, True)
         for entry in forecast
         if entry.action == "RUN" and entry.node_id not in categories
+    ]
+    # Data that was seen before, here or in another environment: nothing will run, and yet the base would change.
+    nodes += [
+        PlannedNode(entry.node_id, None, "production has another output of it", True)
+        for entry in forecast
+        if entry.action in ("CACHED", "CHECK")
+        and entry.fingerprint != base_fingerprints.get(entry.node_id)
+        and entry.node_id not in categories
     ]
     return ChangePlan(
         environment=environment,

@@ -131,11 +131,15 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run would do with a node: RUN, MAY RUN (an input that it reads will run), CHECK, CACHED or SKIP."""
+    """What a run would do with a node: RUN, MAY RUN (an input that it reads will run), CHECK, CACHED or SKIP.
+
+    ``fingerprint`` is empty where it cannot be known yet.
+    """
 
     node_id: str
     action: str
     reason: str
+    fingerprint: str = ""
 
 
 def new_run_id() -> str:

@@ -31,7 +31,7 @@ from seeknal.store.leases import Lease
 from seeknal.store.memo import Memo
 from seeknal.store.objects import FailedNodes, Snapshot, Tree
 from seeknal.store.store import Store
-from seeknal.workflow.commit import commit, schemas_of
+from seeknal.workflow.commit import commit, fingerprints_of, schemas_of
 from seeknal.workflow.delivery import deliver
 from seeknal.workflow.events import Listener, silent
 from seeknal.workflow.execution import Run
@@ -198,6 +198,7 @@ class Session:
             base=production.digest if production else None,
             base_manifest=production.manifest if production else None,
             base_schemas=schemas_of(production.tree) if production else {},
+            base_fingerprints=fingerprints_of(production.tree) if production else {},
             forecast=self.prepare_run(environment, options or RunOptions()).forecast() if runnable else [],
         )
 
