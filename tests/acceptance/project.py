@@ -54,10 +54,14 @@ class Answer:
 
 
 class Project:
-    """A project's folder. ``seeknal`` runs in this process, ``process`` and ``shell`` in processes of their own."""
+    """A project's folder. ``seeknal`` runs in this process, ``process`` and ``shell`` in processes of their own.
 
-    def __init__(self, root: Path) -> None:
+    ``keep_connections``: those that nodes are executed on stay open from one call to the next, which saves time.
+    """
+
+    def __init__(self, root: Path, *, keep_connections: bool = False) -> None:
         self.root = root
+        self._keep_connections = keep_connections
         root.mkdir(parents=True, exist_ok=True)
 
     # files
@@ -118,7 +122,8 @@ class Project:
             except SystemExit as exit_:
                 code = exit_.code
             finally:
-                close_workbenches()
+                if not self._keep_connections:
+                    close_workbenches()
         assert isinstance(code, int), code
         return Answer(code, _text(stdout), _text(stderr))
 
