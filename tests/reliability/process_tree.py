@@ -25,6 +25,9 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="re
 
 PATIENCE_SECONDS = 60.0
 
+# The variable by which the processes of a tree are known.
+MARK = "SEEKNAL_TEST_COMMAND"
+
 
 class Command:
     """``seeknal`` with these arguments, running. Its output goes to files, which no process left behind keeps open."""
@@ -32,12 +35,12 @@ class Command:
     def __init__(self, root: Path, log: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
         self._stdout, self._stderr = log.with_suffix(".out"), log.with_suffix(".err")
         self.began = time.monotonic()
-        self._mark = f"SEEKNAL_TEST_COMMAND={uuid.uuid4().hex}"
+        self._mark = new_mark()
         with self._stdout.open("wb") as stdout, self._stderr.open("wb") as stderr:
             self._process = subprocess.Popen(
                 [*COMMAND, *arguments],
                 cwd=root,
-                env={**os.environ, **(environment or {}), **dict([self._mark.split("=")])},
+                env={**os.environ, **(environment or {}), MARK: self._mark},
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
@@ -73,31 +76,18 @@ class Command:
 
     def left(self) -> list[str]:
         """The processes of the tree that are there although the command ended, given time to end by themselves."""
-        for _ in range(int(PATIENCE_SECONDS * 20)):
-            if not self.tree():
-                return []
-            time.sleep(0.05)
-        return [described(pid) for pid in self.tree()]
+        return left(self._mark)
 
     def end(self) -> None:
         """End whatever is left of it."""
-        for pid in self.tree():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        end(self._mark)
         self._process.wait(PATIENCE_SECONDS)
 
     # the tree
 
     def tree(self) -> dict[int, int]:
         """The processes of the tree that are not merely waiting to be buried, each with its parent."""
-        found = {}
-        for name in os.listdir("/proc"):
-            # What ended has no environment any more.
-            if name.isdigit() and self._mark.encode() in _read(name, "environ").split(b"\0"):
-                fields = _read(name, "stat").rpartition(b")")[2].split()
-                if fields and fields[0] not in (b"Z", b"X"):
-                    found[int(name)] = int(fields[1])
-        return found
+        return marked(self._mark)
 
     def server(self) -> int | None:
         """The process that workers are forked from, None where there is none yet."""
@@ -116,6 +106,38 @@ class Command:
                 return False
             time.sleep(0.0005)
         return True
+
+
+def new_mark() -> str:
+    """A value of the variable MARK that no process has."""
+    return uuid.uuid4().hex
+
+
+def marked(mark: str) -> dict[int, int]:
+    """The processes with this mark that are not merely waiting to be buried, each with its parent."""
+    found = {}
+    for name in os.listdir("/proc"):
+        # What ended has no environment any more.
+        if name.isdigit() and f"{MARK}={mark}".encode() in _read(name, "environ").split(b"\0"):
+            fields = _read(name, "stat").rpartition(b")")[2].split()
+            if fields and fields[0] not in (b"Z", b"X"):
+                found[int(name)] = int(fields[1])
+    return found
+
+
+def left(mark: str) -> list[str]:
+    """The processes with this mark that are there though they were given time to end by themselves."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    while marked(mark) and time.monotonic() < until:
+        time.sleep(0.05)
+    return [described(pid) for pid in marked(mark)]
+
+
+def end(mark: str) -> None:
+    """End the processes with this mark."""
+    for pid in marked(mark):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def described(process: int) -> str:
