@@ -6,6 +6,7 @@ It then works with the old state, which is kept for it, or with the new one, or 
 
 from __future__ import annotations
 
+import fcntl
 import re
 import shlex
 import shutil
@@ -75,7 +76,7 @@ class Overtaking:
     def read(self, refs: Refs, name: str, real: Callable[[Refs, str], str | None]) -> str | None:
         found = real(refs, name)
         self.left -= 1
-        if self.left == 0:
+        if self.left == 0 and self._can_act():
             try:
                 self._act(self._project)
                 self.has_acted = True
@@ -83,6 +84,17 @@ class Overtaking:
                 # Who was to be overtaken keeps others off, or the environment is gone.
                 pass
         return found
+
+    def _can_act(self) -> bool:
+        """Whether nobody would have to wait for who is to be overtaken, who holds a lock for a moment."""
+        store = self._project.root / "target/store"
+        for path in (store / "locks/.sweep", *(store / "refs").glob("*.lock")):
+            with path.open("a") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return False
+        return True
 
 
 def move_production(project: Project) -> None:
