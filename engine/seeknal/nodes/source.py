@@ -148,6 +148,8 @@ class SourceKind(Kind):
     def execute(self, task: Task, bench: Workbench) -> Artifact:
         import duckdb
 
+        from seeknal.nodes.parquet_copy import copied
+
         spec = msgspec.convert(task.spec, SourceSpec)
         request = read_request(spec, Path(task.project_root))
         if spec.source in FOREIGN_FORMATS:
@@ -161,6 +163,9 @@ class SourceKind(Kind):
             columns = output_columns(connection, request)
             # Named in the request, so that reading does not look at the files for them a second time.
             request = msgspec.structs.replace(request, columns=columns)
+            artifact = copied(connection, request, columns, bench)
+            if artifact is not None:
+                return artifact
             return bench.copy_to_store(connection, read_query(connection, request), dict(columns))
         except duckdb.Error as error:
             raise explain_failure(error, request) from error

@@ -32,6 +32,10 @@ _STORED_AS = (
 )
 
 
+# Level 1 gives files of the same size as DuckDB's own choice, 3, and takes a sixth less time. The file that is written
+# has a temporary name already.
+_OPTIONS = "FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, USE_TMP_FILE false"
+
 _PATTERN_CHARACTER = re.compile(r"([*?[])")
 
 
@@ -216,8 +220,7 @@ class Workbench:
             before, after = f"(SELECT * REPLACE ({', '.join(casts)}) FROM (", "\n))"
         file = self.store.temporary_path()
         try:
-            # The file has a temporary name already.
-            options = f" TO {literal(str(file))} (FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false)"
+            options = f" TO {literal(str(file))} ({_OPTIONS})"
             self._execute(connection, f"COPY {before}", query, f"{after}{options}", -1)
             blob, row_count, columns = self.store.adopt_parquet(file, schema.values())
         finally:

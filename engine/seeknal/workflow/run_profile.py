@@ -34,6 +34,7 @@ PHASES = {
     "execute": "a node, without the following",
     "connect": "a worker's first look at DuckDB",
     "query": "DuckDB runs the query and writes its result",
+    "copy": "a source's file into the store, as it is",
     "hash": "digests of the result and of its columns",
     "write": "blobs and action records get their names",
     "check": "audits and tests",
@@ -105,7 +106,7 @@ class RunProfile:
         return cls(total / 1e9, tuple(phases), tuple(sorted(nodes, key=lambda node: -node.seconds)))
 
 
-_IN_NODES = frozenset({"execute", "query", "hash", "write", "check"})
+_IN_NODES = frozenset({"execute", "query", "copy", "hash", "write", "check"})
 
 
 def _own_times(spans: Iterable[Span]) -> list[tuple[Span, int, int, str]]:

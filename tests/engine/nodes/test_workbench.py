@@ -131,3 +131,20 @@ def test_one_thread_gives_the_same_bytes_again(tmp_path: Path) -> None:
         digests.add(hashlib.sha256((folder / "both.parquet").read_bytes()).hexdigest())
     bench.close()
     assert len(digests) == 1
+
+
+def test_a_node_larger_than_its_memory_spills_to_the_disk_and_finishes(bench: Workbench) -> None:
+    query = "SELECT range AS id, md5(range::VARCHAR) AS text FROM range(1200000) ORDER BY text"
+    schema = {"id": "BIGINT", "text": "VARCHAR"}
+    connection = bench.hermetic_connection(1, 48 << 20)
+    # The proof that it does not fit.
+    connection.execute("SET max_temp_directory_size = '0B'")
+    with pytest.raises(QueryFailed, match="failed to offload"):
+        bench.copy_to_store(connection, query, schema)
+    connection.execute("RESET max_temp_directory_size")
+    artifact = bench.copy_to_store(connection, query, schema)
+    assert artifact.row_count == 1_200_000
+    (first,) = connection.execute(f"SELECT text FROM '{bench.store.blob_path(artifact.parts[0])}' LIMIT 1").fetchall()
+    assert first == connection.execute("SELECT min(md5(range::VARCHAR)) FROM range(1200000)").fetchone()
+    bench.close()
+    assert not list(bench.store.temporary_folder.iterdir())

@@ -11,6 +11,7 @@ import pytest
 
 from seeknal.store import filesystem
 from seeknal.store.filesystem import (
+    copy_file,
     link_atomically,
     locked,
     place,
@@ -246,3 +247,26 @@ class TestLinks:
             link_atomically(tmp_path / "two", tmp_path / "link", tmp_path)
         assert os.readlink(tmp_path / "link") == "one"
         assert [entry.name for entry in tmp_path.iterdir()] == ["link"]
+
+
+# copies
+
+
+def test_a_copy_stays_as_it_is_when_the_original_is_written_to(tmp_path: Path) -> None:
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    original.write_bytes(b"before" * 10_000)
+    copy_file(original, copy)
+    assert copy.read_bytes() == b"before" * 10_000
+    with original.open("r+b") as file:
+        file.write(b"after")
+    assert copy.read_bytes() == b"before" * 10_000
+    assert copy.stat().st_ino != original.stat().st_ino
+
+
+def test_a_copy_takes_no_other_files_place(tmp_path: Path) -> None:
+    original, other = tmp_path / "original", tmp_path / "other"
+    original.write_bytes(b"one")
+    other.write_bytes(b"two")
+    with pytest.raises(FileExistsError):
+        copy_file(original, other)
+    assert other.read_bytes() == b"two"
