@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 
@@ -27,6 +32,24 @@ def generate(root: Path, nodes: int) -> None:
         name = f"step_{number}"
         text = f"kind: transform\nname: {name}\ntransform: |\n  {sql}\n"
         (root / f"seeknal/{name}.yml").write_text(text, encoding="utf-8")
+
+
+def edit(root: Path, number: int, value: int) -> None:
+    """Give the project's ``number``-th transform another query of the same columns."""
+    file = root / f"seeknal/step_{number}.yml"
+    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if not line.startswith("  LIMIT")]
+    file.write_text("\n".join([*lines, f"  LIMIT {value}"]) + "\n", encoding="utf-8")
+
+
+def built(root: Path, nodes: int, seeknal: Sequence[str], environment: Mapping[str, str]) -> Path:
+    """A generated project whose last run left nothing to do. ``seeknal`` is the command that runs it."""
+    generate(root, nodes)
+    run = partial(subprocess.run, cwd=root, check=True, stdout=subprocess.DEVNULL, env={**os.environ, **environment})
+    run([*seeknal, "run", "--parallel", "--max-workers", "2"])
+    # The digests of files that changed a moment ago are not trusted; this run takes them anew.
+    time.sleep(2.5)
+    run([*seeknal, "run"])
+    return root
 
 
 if __name__ == "__main__":

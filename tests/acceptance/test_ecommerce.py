@@ -10,7 +10,7 @@ import pytest
 from seeknal.dag.manifest import NodeType
 from seeknal.dag.project import Project as Folder
 from seeknal.store.objects import Artifact
-from seeknal.workflow.session import read_head
+from seeknal.workflow.heads import read_head
 from tests.acceptance.project import Project
 
 pytest.importorskip("sklearn")

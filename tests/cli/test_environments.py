@@ -281,7 +281,7 @@ HOLD = """\
 import sys, time
 from pathlib import Path
 from seeknal.dag.project import Project
-from seeknal.workflow.session import environment_lock
+from seeknal.workflow.heads import environment_lock
 
 with environment_lock(Project.open(Path(sys.argv[1])).store(), sys.argv[2], "test"):
     print("held", flush=True)

@@ -9,7 +9,7 @@ import pytest
 
 from seeknal.dag.project import Project as OpenedProject
 from seeknal.workflow.environment import EnvironmentManager
-from seeknal.workflow.session import environment_lock
+from seeknal.workflow.heads import environment_lock
 from tests.acceptance.project import Project
 from tests.cli.test_environments import built, shop, total
 from tests.cli.test_waiting import start

@@ -16,8 +16,8 @@ from click.testing import CliRunner
 from seeknal.cli.waiting import WaitingCommand, wait_option
 from seeknal.dag.project import Project as OpenedProject
 from seeknal.state.locks import FileLock
+from seeknal.workflow.heads import environment_lock
 from seeknal.workflow.run_records import records_lock
-from seeknal.workflow.session import environment_lock
 from tests.acceptance.project import COMMAND, Project
 from tests.cli.test_environments import built, shop, total
 

@@ -93,8 +93,8 @@ def _compare(session: Session) -> _Comparison:
     from seeknal.dag.manifest import Manifest
     from seeknal.dag.names import PRODUCTION
     from seeknal.workflow.commit import schemas_of
+    from seeknal.workflow.heads import read_head, read_manifest
     from seeknal.workflow.planning import plan_change
-    from seeknal.workflow.session import read_head, read_manifest
 
     head = read_head(session.store, PRODUCTION)
     schemas = schemas_of(head.tree) if head else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import io
 import os
@@ -121,6 +122,8 @@ def main(args: list[str] | None = None) -> Any:
 
     if sys.platform == "win32":
         sys.exit("seeknal runs on Linux and macOS; on Windows, use it in WSL")
+    # Large projects are many objects that stay. Looking through them for cycles takes longer than what they are for.
+    gc.set_threshold(200_000, 10, 10)
     given = sys.argv[1:] if args is None else args
     debug = "--debug" in given
     # Python has no stream where the caller closed it. Ours stays open to the end.

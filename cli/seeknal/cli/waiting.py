@@ -64,7 +64,7 @@ def patience_of(wait: float) -> Patience:
     """What ``--wait`` says, and how who waits is told for whom."""
     from dataclasses import replace
 
-    from seeknal.workflow.run_records import AT_ONCE
+    from seeknal.workflow.heads import AT_ONCE
 
     return replace(AT_ONCE, seconds=wait, tell=_tell)
 

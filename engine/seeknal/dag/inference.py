@@ -65,7 +65,7 @@ class Inference:
         self._parsed = parsed
         self._binder = parsed.memo.binder()
         self._reader = LazyConnection(_reader)
-        self.around = Surroundings(parsed.project, digests, self._reader)
+        self.around = Surroundings(parsed.project, digests, self._reader, parsed.memo.memo)
 
     def close(self) -> None:
         self._binder.close()

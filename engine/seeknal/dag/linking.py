@@ -14,7 +14,6 @@ from typing import Any
 
 from seeknal.dag.check_linking import LinkedCheck, link_check
 from seeknal.dag.draft import Draft, node_of
-from seeknal.dag.lazy_connection import LazyConnection
 from seeknal.dag.manifest import Manifest
 from seeknal.dag.names import did_you_mean, shown
 from seeknal.dag.project_memo import ProjectMemo
@@ -153,25 +152,19 @@ class Linker:
     # SQL
 
     def _link_by_sql(self, queries: Iterable[tuple[Draft, Query]]) -> None:
-        connection = _parser()
-        try:
-            for draft, query in queries:
-                if self.take_apart(draft, query, connection):
-                    self._add_inputs(draft)
-        finally:
-            connection.close()
+        for draft, query in queries:
+            if self.take_apart(draft, query, self._memo.parser):
+                self._add_inputs(draft)
 
     # checks
 
     def link_checks(self, drafts: Iterable[Draft]) -> None:
         """Take the SQL in the checks of these drafts apart."""
-        connection = _parser()
         for draft in drafts:
             own = list(draft.implementation.checks(draft.spec)) if draft.spec is not None else []
             audits = list(self._audits(draft))
-            draft.checks = tuple(self._link_check(draft, parsed, None, connection) for parsed in own)
-            draft.audits = tuple(self._link_check(draft, parsed, draft.id, connection) for parsed in audits)
-        connection.close()
+            draft.checks = tuple(self._link_check(draft, parsed, None) for parsed in own)
+            draft.audits = tuple(self._link_check(draft, parsed, draft.id) for parsed in audits)
 
     def _audits(self, draft: Draft) -> Iterable[ParsedCheck]:
         for found in self._said_audits(draft):
@@ -193,13 +186,13 @@ class Linker:
                 continue
             yield from checks_of_list(key, entries)
 
-    def _link_check(self, draft: Draft, parsed: ParsedCheck, own: str | None, connection: Any) -> LinkedCheck:
+    def _link_check(self, draft: Draft, parsed: ParsedCheck, own: str | None) -> LinkedCheck:
         """Link a check of a node's inputs, or of its ``own`` output."""
         tables = draft.checked if own is None else [own]
         known = ChainMap({name.lower(): name for name in tables}, self._known)
 
         def apart(text: str, positions: Iterable[tuple[str, int]]) -> Sql:
-            return self._apart(draft, text, positions, connection, known)
+            return self._apart(draft, text, positions, self._memo.parser, known)
 
         linked = link_check(parsed, tables, apart)
         sql, query = linked.sql, linked.query
@@ -305,16 +298,3 @@ class Linker:
                     self._report(f"{name}: {draft.id} has {count} input(s), counted from 0", place)
         if len(kept) < len(sql.positions):
             draft.sql = replace(sql, positions=tuple(kept))
-
-
-def _parser() -> LazyConnection:
-    """A DuckDB connection for its parser only."""
-    return LazyConnection(_connect)
-
-
-def _connect() -> Any:
-    import duckdb
-
-    connection = duckdb.connect(":memory:", config={"threads": 1, "enable_external_access": False})
-    connection.execute("SET errors_as_json = true")
-    return connection

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -137,6 +138,7 @@ class _Parser:
 
     def __init__(self, project: Project, parameters: RunParameters | None, memo: ProjectMemo | None = None) -> None:
         self._project = project
+        self._folder = f"{project.root}{os.sep}"
         self._memo = memo or ProjectMemo()
         self._renderer = Renderer(project, parameters or RunParameters())
         self._problems: list[Problem] = list(self._renderer.shared.problems)
@@ -150,7 +152,7 @@ class _Parser:
 
     def read(self, file: Path) -> None:
         """Read the nodes of one file: a mapping, a list of mappings, or several documents of either."""
-        name = file.relative_to(self._project.root).as_posix()
+        name = str(file)[len(self._folder) :].replace(os.sep, "/")
         if not name.isprintable():
             shown = name.encode("unicode_escape", "surrogateescape").decode()
             self._report("the name of the file has characters that cannot be printed", Place(shown), "rename it")

@@ -163,7 +163,8 @@ def node_files(project: Project) -> Iterator[Path]:
 
     Shared configuration, and files and folders whose names begin with a dot, are left out.
     """
-    return (Path(path) for path in _files(project) if _declares_in_yaml(path, _shared_folder(project)))
+    shared = _shared_folder(project)
+    return (Path(path) for path in _files(project) if _declares_in_yaml(path, shared))
 
 
 def python_files(project: Project) -> Iterator[Path]:

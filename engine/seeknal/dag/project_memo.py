@@ -52,29 +52,38 @@ class ProjectMemo:
     """
 
     def __init__(self, memo: Memo | None = None, digests: FileDigests | None = None) -> None:
-        self._memo = memo if memo is not None else Memo(None)
+        self.memo = memo if memo is not None else Memo(None)
         self._digests = digests
+        self._next_binder = Binder()
+
+    @property
+    def parser(self) -> Any:
+        """A DuckDB connection for its parser only. Opening one takes as long as binding ten queries, so the next
+        binder binds with it.
+        """
+        return self._next_binder.connection
 
     def save(self) -> None:
-        self._memo.save()
+        self.memo.save()
 
     def load_documents(self, path: Path, name: str) -> tuple[list[Document], list[Problem]]:
         """As :func:`seeknal.dag.yaml_file.load_documents`; places in remembered documents are found when asked for."""
         if self._digests is None:
             return load_documents(path, name)
         try:
-            digest = self._digests.digest(path)[0]
+            # Whoever opens a project asks for all files' digests first.
+            digest = self._digests.asked.get(str(path)) or self._digests.digest(path)[0]
         except OSError:
             return load_documents(path, name)
         key = key_of("documents", digest)
-        answer = self._memo.find(key)
+        answer = self.memo.find(key)
         if answer is not None:
             values = _values_decoder.decode(answer)
             return [remembered_document(value, path, name, index) for index, value in enumerate(values)], []
         documents, problems = load_documents(path, name)
         # The file may have changed since its digest was taken.
         if not problems and documents and digest_bytes(documents[0].source.encode()) == digest:
-            self._memo.keep(key, _encoder.encode([document.value for document in documents]))
+            self.memo.keep(key, _encoder.encode([document.value for document in documents]))
         return documents, problems
 
     def take_apart(
@@ -90,7 +99,7 @@ class ProjectMemo:
         """As :func:`seeknal.dag.sql.take_apart`. ``secret``: the text must not be written anywhere."""
         positions = tuple(positions)
         key = key_of("parts", text, positions)
-        answer = None if secret else self._memo.find(key)
+        answer = None if secret else self.memo.find(key)
         if answer is not None:
             parts = _parts_decoder.decode(answer)
             if all(known.get(name) == node_id for name, node_id in parts.known.items()) and all(
@@ -100,12 +109,13 @@ class ProjectMemo:
         asked = _Asked(known, resolve_bare)
         sql = take_apart(text, asked, asked.resolve_bare, connection, positions)
         if not (sql.problems or secret or asked.for_all):
-            self._memo.keep(key, _encoder.encode(_Parts(asked.known, asked.bare, sql)))
+            self.memo.keep(key, _encoder.encode(_Parts(asked.known, asked.bare, sql)))
         return sql
 
     def binder(self) -> RememberingBinder:
         """A binder that remembers here what it is told."""
-        return RememberingBinder(self._memo)
+        binder, self._next_binder = self._next_binder, Binder()
+        return RememberingBinder(self.memo, binder)
 
 
 class _Asked(Mapping[str, str]):
@@ -143,9 +153,9 @@ class RememberingBinder:
     Its connection is opened, and tables are made in it, when something has to be bound after all.
     """
 
-    def __init__(self, memo: Memo) -> None:
+    def __init__(self, memo: Memo, binder: Binder) -> None:
         self._memo = memo
-        self._binder = Binder()
+        self._binder = binder
         self._schemas: dict[str, tuple[Schema, list[tuple[str, str]]]] = {}
         # What the binder was not told yet.
         self._untold: set[str] = set()

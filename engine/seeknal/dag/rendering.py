@@ -97,7 +97,7 @@ class Renderer:
         """Render a node's fields. ``real``: with the real values of volatile names. ``code``: the node is a function,
         which may ask for any of its params.
         """
-        if not code and not any(_has_template(fields.get(name)) for name in _TEMPLATED):
+        if not code and not any(name in _TEMPLATED and _has_template(value) for name, value in fields.items()):
             params = fields.get("params")
             return RenderedNode(dict(fields), params=dict(params) if isinstance(params, dict) else {})
         return _Node(self, fields, real=real).render(code=code)

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 # What a model's bytes depend on, beside the data. The numbers come from numpy's and scipy's routines.
@@ -51,6 +50,8 @@ def _is_installed(package: str) -> bool:
 
 
 def _version(distribution: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(distribution)
     except PackageNotFoundError:

@@ -11,8 +11,8 @@ worker executes it. Everything else (parsing, planning, caching, scheduling, env
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,15 +23,18 @@ from seeknal.dag.project import Project
 from seeknal.nodes.check import Check
 from seeknal.nodes.function_reference import FunctionReference
 from seeknal.store.file_memo import FileDigests
+from seeknal.store.memo import Memo, key_of
 from seeknal.store.objects import Artifact
 
 if TYPE_CHECKING:
     from seeknal.nodes.check_fields import ParsedCheck
+    from seeknal.nodes.read_request import Columns
     from seeknal.nodes.workbench import Workbench
     from seeknal.store.store import Store
 
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
+_columns_decoder = msgspec.msgpack.Decoder(tuple[tuple[str, str], ...])
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +86,33 @@ class Query:
 class Surroundings:
     """What a kind may look at outside the node when it plans: the project, files' digests, a DuckDB connection.
 
-    The connection may read files; it is for what a schema depends on, not for data.
+    The connection may read files; it is for what a schema depends on, not for data. ``memo`` is where that is
+    remembered.
     """
 
     project: Project
     digests: FileDigests
     connection: Any
+    memo: Memo = field(default_factory=lambda: Memo(None))
+
+    def columns_in(self, files: Sequence[str], asked: object, find: Callable[[], Columns]) -> Columns:
+        """The columns in some files, as ``find`` tells them, or as it told them before for what they hold.
+
+        ``asked``, plain values or Structs, says what else the answer depends on.
+        """
+        try:
+            digests = [self.digests.cheap_digest(file) for file in files]
+        except OSError:
+            return find()
+        key = key_of("columns", asked, digests)
+        answer = self.memo.find(key) if None not in digests else None
+        if answer is not None:
+            return _columns_decoder.decode(answer)
+        columns = find()
+        # A file may have changed while it was looked at.
+        if None not in digests and digests == [self.digests.cheap_digest(file) for file in files]:
+            self.memo.keep(key, msgspec.msgpack.encode(columns))
+        return columns
 
 
 class InputTable(msgspec.Struct, frozen=True, array_like=True):

@@ -121,7 +121,7 @@ class SourceKind(Kind):
     ) -> dict[str, str] | None:
         request = read_request(spec, around.project.root)
         if spec.source not in FOREIGN_FORMATS:
-            return dict(output_columns(around.connection, request))
+            return dict(around.columns_in(request.files, request, lambda: output_columns(around.connection, request)))
         with _foreign(request) as table:
             from seeknal.nodes.foreign_table import foreign_columns
 

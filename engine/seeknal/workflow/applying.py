@@ -14,9 +14,10 @@ import msgspec
 from seeknal.store.leases import Lease
 from seeknal.store.objects import EnvironmentPlanRecord, EnvironmentRecord
 from seeknal.workflow.events import Listener, silent
+from seeknal.workflow.heads import environment_lock
 from seeknal.workflow.limits import StopRequest
 from seeknal.workflow.results import RunOptions, RunResult
-from seeknal.workflow.session import Session, environment_lock, run_purpose
+from seeknal.workflow.session import Session, run_purpose
 from seeknal.workflow.summary import ExecutionSummary, summarize
 from seeknal.workflow.views import show_record
 

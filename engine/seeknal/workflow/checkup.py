@@ -13,8 +13,7 @@ from seeknal.store.leases import Lease
 from seeknal.store.repair import repair
 from seeknal.store.verification import Repair, Verification, verify
 from seeknal.workflow.commit import who
-from seeknal.workflow.run_records import AT_ONCE
-from seeknal.workflow.session import environment_lock, read_manifest
+from seeknal.workflow.heads import AT_ONCE, environment_lock, read_manifest
 
 _MOST_ROUNDS = 5
 

@@ -13,7 +13,7 @@ from seeknal.store.collection import Collected, CollectionPlan, execute_collecti
 from seeknal.store.inventory import MANIFEST
 from seeknal.store.reach import Retention, Root
 from seeknal.store.store import Store
-from seeknal.workflow.run_records import AT_ONCE
+from seeknal.workflow.heads import AT_ONCE
 from seeknal.workflow.session import UNFINISHED_SECONDS
 
 _LONGEST_COLLECTION_SECONDS = 60.0

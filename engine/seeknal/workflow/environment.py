@@ -41,12 +41,12 @@ from seeknal.workflow.applying import Applying, ApplyResult
 from seeknal.workflow.commit import who
 from seeknal.workflow.environment_plan import EnvironmentPlan, saved_plan
 from seeknal.workflow.events import Listener, silent
+from seeknal.workflow.heads import AT_ONCE, environment_lock, read_head
 from seeknal.workflow.limits import default_workers
 from seeknal.workflow.moments import unknown_environment
 from seeknal.workflow.promotion import Promotion, execute_promotion, plan_promotion
 from seeknal.workflow.results import RunOptions
-from seeknal.workflow.run_records import AT_ONCE
-from seeknal.workflow.session import Session, environment_lock, read_head, run_parameters
+from seeknal.workflow.session import Session, run_parameters
 from seeknal.workflow.views import hide_environment, show_record, show_references, timestamp, write_json
 
 __all__ = ["ApplyResult", "Environment", "EnvironmentManager", "EnvironmentPlan"]

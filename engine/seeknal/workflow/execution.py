@@ -34,7 +34,7 @@ from seeknal.workflow.failures import (
     rejected_nodes,
     timeout_failure,
 )
-from seeknal.workflow.forecast import forecast_run
+from seeknal.workflow.forecast import forecast_run, waiting
 from seeknal.workflow.limits import MOST_WORKERS, StopRequest, memory_share, usable_cores
 from seeknal.workflow.resolution import CHECK, DROP, HIT, MISS, Base, Decision, Resolver
 from seeknal.workflow.results import Forecast, NodeOutcome, RunOptions, RunResult, new_run_id
@@ -84,7 +84,8 @@ class Run:
         self._listener = listener
         self._stop = stop or StopRequest()
         self._workers = workers
-        self._order = self._manifest.topological_order()
+        self._waiting = waiting(compiled)
+        self._order = list(self._waiting)
         self._selection: Selection = select(
             self._manifest, options.filters, outputs_of(store, base.tree, options.filters)
         )
@@ -111,19 +112,7 @@ class Run:
 
     def forecast(self) -> list[Forecast]:
         """Say what a run would do, in order, without executing anything."""
-        return forecast_run(
-            {node_id: self._inputs_of(node_id) for node_id in self._order},
-            self._resolver,
-            self._selection,
-            self._base,
-            full=self._options.full,
-        )
-
-    def _inputs_of(self, node_id: str) -> list[str]:
-        """What a node waits for; one that is not executed waits for nothing."""
-        if not self._compiled.parsed.drafts[node_id].implementation.executes:
-            return []
-        return self._manifest.inputs_of(node_id)
+        return forecast_run(self._waiting, self._resolver, self._selection, self._base, full=self._options.full)
 
     # running
 
@@ -141,7 +130,7 @@ class Run:
             RunStarted(self.run_id, self.environment, tuple(self._order), len(may_run), self._options.parallel, slots)
         )
         scheduler = Scheduler(
-            {node_id: self._inputs_of(node_id) for node_id in self._order},
+            self._waiting,
             Capacity(slots, memory_share(1), self._demands),
             {node_id: entry.artifact.duration_seconds for node_id, entry in self._base.tree.nodes.items()},
             continue_on_error=self._options.continue_on_error,

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from seeknal.dag.inference import CompiledProject
 from seeknal.errors import SeeknalError
 from seeknal.workflow.resolution import CHECK, DROP, HIT, KEEP, MISS, Base, Resolver
 from seeknal.workflow.results import NOT_EXECUTED, Forecast
 from seeknal.workflow.selection import Selection
 
 _ACTIONS = {HIT: "CACHED", CHECK: "CHECK", MISS: "RUN", KEEP: "SKIP", DROP: "SKIP"}
+
+
+def waiting(compiled: CompiledProject) -> dict[str, list[str]]:
+    """What each node waits for, in topological order; one that is not executed waits for nothing."""
+    manifest, drafts = compiled.parsed.manifest, compiled.parsed.drafts
+    return {
+        node_id: manifest.inputs_of(node_id) if drafts[node_id].implementation.executes else []
+        for node_id in manifest.topological_order()
+    }
 
 
 def forecast_run(

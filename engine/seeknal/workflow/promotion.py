@@ -26,9 +26,8 @@ from seeknal.store.store import Store
 from seeknal.workflow.commit import move_to_tree
 from seeknal.workflow.delivery import deliver
 from seeknal.workflow.events import Listener, silent
+from seeknal.workflow.heads import AT_ONCE, environment_lock, read_manifest
 from seeknal.workflow.moves import changed_nodes, first_few, what_moved
-from seeknal.workflow.run_records import AT_ONCE
-from seeknal.workflow.session import environment_lock, read_manifest
 from seeknal.workflow.views import show_environment, show_record
 
 

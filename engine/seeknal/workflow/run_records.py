@@ -16,18 +16,14 @@ from seeknal.dag.project import Project
 from seeknal.errors import Problem, ProjectError, UsageError
 from seeknal.state.backend import StateBackend, UnknownBackendError, create_state_backend
 from seeknal.state.libsql_connection import is_libsql_url
-from seeknal.state.locks import FileLock, Holder, Patience
+from seeknal.state.locks import FileLock, Holder
 from seeknal.timeline import timed
+from seeknal.workflow.heads import AT_ONCE, RUN_COMMAND
 from seeknal.workflow.results import RunResult
 from seeknal.workflow.views import timestamp
 
 BACKEND_VARIABLE = "SEEKNAL_STATE_BACKEND"
 DATABASE_VARIABLE = "SEEKNAL_STATE_DATABASE"
-
-RUN_COMMAND = "seeknal run"
-
-# Of commands that have --wait.
-AT_ONCE = Patience(way_out="try again when it is done, or wait for it with --wait")
 
 
 def backend_in_force(project: Project) -> str:

@@ -37,10 +37,11 @@ from seeknal.store.filesystem import digest_bytes
 from seeknal.store.objects import Artifact, Tree, TreeEntry
 from seeknal.workflow.commit import built_manifest, commit
 from seeknal.workflow.delivery import deliver
+from seeknal.workflow.heads import environment_lock
 from seeknal.workflow.limits import usable_cores
 from seeknal.workflow.resolution import CHECK, KEEP, MISS, Base, Resolver
 from seeknal.workflow.selection import Filters, Selection, outputs_of, select
-from seeknal.workflow.session import Session, environment_lock, run_parameters
+from seeknal.workflow.session import Session, run_parameters
 from seeknal.workflow.summary import RULE, ExecutionStatus, ExecutionSummary, NodeResult, print_summary, say
 from seeknal.workflow.views import show_environment
 from seeknal.workflow.worker import Failure, Outcome, close_workbenches, decode_outcome, execute

@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from seeknal.dag.code_stamp import reading_stamp
 from seeknal.dag.inference import CompiledProject, Inference
@@ -22,67 +23,35 @@ from seeknal.dag.parse import IncompleteProjectError, ParsedProject, parse_proje
 from seeknal.dag.project import Project, project_files
 from seeknal.dag.project_memo import ProjectMemo
 from seeknal.dag.python_stamp import python_stamp
-from seeknal.errors import BusyError, CorruptObjectError, Problem, ProjectError
+from seeknal.errors import BusyError, Problem, ProjectError
 from seeknal.redaction import show_names
-from seeknal.state.locks import FileLock, Patience
+from seeknal.state.locks import Patience
 from seeknal.store.file_memo import FileDigests
 from seeknal.store.filesystem import link_atomically
 from seeknal.store.leases import Lease
 from seeknal.store.memo import Memo
-from seeknal.store.objects import FailedNodes, Snapshot, Tree
+from seeknal.store.objects import FailedNodes, Tree
 from seeknal.store.store import Store
 from seeknal.workflow.commit import commit, fingerprints_of, schemas_of
-from seeknal.workflow.delivery import deliver
 from seeknal.workflow.events import Listener, silent
-from seeknal.workflow.execution import Run
+from seeknal.workflow.forecast import forecast_run, waiting
+from seeknal.workflow.heads import RUN_COMMAND, Head, environment_lock, read_head
 from seeknal.workflow.limits import StopRequest
 from seeknal.workflow.planning import ChangePlan, plan_change
 from seeknal.workflow.resolution import Base, Resolver
-from seeknal.workflow.results import RunOptions, RunResult, new_run_id
-from seeknal.workflow.run_records import AT_ONCE, RUN_COMMAND, record, recording, records_lock
-from seeknal.workflow.selection import Selection
+from seeknal.workflow.results import Forecast, RunOptions, RunResult, new_run_id
+from seeknal.workflow.selection import Selection, outputs_of, select
 from seeknal.workflow.settled import remember, settled
 from seeknal.workflow.views import show_environment
-from seeknal.workflow.workers import Workers
+
+if TYPE_CHECKING:
+    from seeknal.workflow.execution import Run
+    from seeknal.workflow.workers import Workers
 
 # No node is expected to write one file for longer than this.
 UNFINISHED_SECONDS = 2 * 24 * 3600
 
 EMPTY = Base(Tree({}), None)
-
-
-@dataclass(frozen=True)
-class Head:
-    """What an environment stands at: a snapshot and its digest, its tree and, where readable, its manifest."""
-
-    digest: str
-    snapshot: Snapshot
-    tree: Tree
-    manifest: Manifest | None
-
-
-def read_head(store: Store, environment: str) -> Head | None:
-    """Read an environment's state, None where nothing ever succeeded there. Raises StoreError."""
-    digest = store.refs.read(environment)
-    if digest is None:
-        return None
-    snapshot = store.read_snapshot(digest)
-    manifest: Manifest | None = None
-    # Without its manifest a state can still be compared by its outputs; the next run writes the manifest anew.
-    with contextlib.suppress(CorruptObjectError):
-        manifest = read_manifest(store, snapshot.manifest)
-    return Head(digest, snapshot, store.read_tree(snapshot.tree), manifest)
-
-
-def read_manifest(store: Store, fingerprint: str) -> Manifest:
-    """Read a snapshot's manifest. Raises CorruptObjectError."""
-    try:
-        manifest = Manifest.load(store.manifest_path(fingerprint))
-    except (OSError, ValueError) as error:
-        raise CorruptObjectError(f"manifest {fingerprint} cannot be read from the store: {error}") from error
-    if manifest.fingerprint() != fingerprint:
-        raise CorruptObjectError(f"manifest {fingerprint} is damaged: it does not match its fingerprint")
-    return manifest
 
 
 class Session:
@@ -94,6 +63,7 @@ class Session:
         self.digests = digests or file_digests(self.store)
         self._of_files = digests is not None
         self._has_run = False
+        self._read_heads: dict[str, Head] = {}
         with contextlib.ExitStack() as undo:
             # What this session finds in the store stays there while it is open.
             undo.enter_context(self.store.leases.hold("session", only_reading=True))
@@ -156,13 +126,23 @@ class Session:
 
     def base(self, environment: str) -> Base:
         """What a run in an environment compares with: its own outputs, and production's where it has none."""
-        own = read_head(self.store, environment)
+        own = self._head(environment)
         if environment == PRODUCTION:
             return Base(own.tree, own.manifest) if own else EMPTY
-        production = read_head(self.store, PRODUCTION)
+        production = self._head(PRODUCTION)
         entries = {**(production.tree.nodes if production else {}), **(own.tree.nodes if own else {})}
         manifest = own.manifest if own else production.manifest if production else None
         return Base(Tree(entries), manifest)
+
+    def _head(self, environment: str) -> Head | None:
+        """As :func:`read_head`; a state that was read before is not read again."""
+        known = self._read_heads.get(self.store.refs.read(environment) or "")
+        if known is not None:
+            return known
+        head = read_head(self.store, environment)
+        if head is not None:
+            self._read_heads[head.digest] = head
+        return head
 
     def prepare_run(
         self,
@@ -176,6 +156,8 @@ class Session:
         """Make a run that can be forecast or executed. Raises ProjectError where the project does not type-check."""
         if options.run_id is not None or self._has_run:
             self.parameters.run_id = options.run_id or new_run_id()
+        from seeknal.workflow.execution import Run
+
         return Run(
             self.compiled,
             self._inference,
@@ -190,7 +172,7 @@ class Session:
 
     def plan(self, environment: str, options: RunOptions | None = None) -> ChangePlan:
         """Compare the project with production, and forecast a run in an environment where it type-checks."""
-        production = read_head(self.store, PRODUCTION)
+        production = self._head(PRODUCTION)
         runnable = not self.compiled.analysis.problems
         return plan_change(
             self.compiled,
@@ -199,8 +181,15 @@ class Session:
             base_manifest=production.manifest if production else None,
             base_schemas=schemas_of(production.tree) if production else {},
             base_fingerprints=fingerprints_of(production.tree) if production else {},
-            forecast=self.prepare_run(environment, options or RunOptions()).forecast() if runnable else [],
+            forecast=self._forecast(environment, options or RunOptions()) if runnable else [],
         )
+
+    def _forecast(self, environment: str, options: RunOptions) -> list[Forecast]:
+        """As a prepared run forecasts, without what only executing needs."""
+        base = self.base(environment)
+        selection = select(self.manifest, options.filters, outputs_of(self.store, base.tree, options.filters))
+        resolver = self.resolver(base, selection, full=options.full)
+        return forecast_run(waiting(self.compiled), resolver, selection, base, full=options.full)
 
     def show_manifest(self) -> None:
         """Make ``target/manifest.json`` show the project as its files are now."""
@@ -231,6 +220,10 @@ class Session:
         caller holds the environment's lock. Raises ProjectError before anything runs, BusyError where another process
         runs in this environment.
         """
+        # What only executing needs is imported here: planning takes a fraction of the time that all imports take.
+        from seeknal.workflow.delivery import deliver
+        from seeknal.workflow.run_records import record, recording
+
         self.compiled.analysis.check()
         self.store.prepare()
         lock = contextlib.nullcontext(lease) if lease else self.locked(environment, run_purpose(environment))
@@ -347,22 +340,6 @@ def project_memo(store: Store, digests: FileDigests) -> ProjectMemo:
     return ProjectMemo(memo, digests)
 
 
-@contextmanager
-def environment_lock(store: Store, environment: str, purpose: str, patience: Patience = AT_ONCE) -> Iterator[Lease]:
-    """Hold the lock by which runs and promotions on one environment exclude each other, and a lease on the store.
-
-    ``purpose`` is what others are told that it is held for. Raises BusyError.
-    """
-    store.prepare()
-    lock = FileLock(store.lock_path(environment), purpose, what=f"environment '{environment}'")
-    lock.acquire(patience)
-    try:
-        with store.leases.hold(purpose) as lease:
-            yield lease
-    finally:
-        lock.release()
-
-
 def run_purpose(environment: str) -> str:
     """What others are told who find an environment locked by a run."""
     return RUN_COMMAND if environment == PRODUCTION else f"{RUN_COMMAND} --env {environment}"
@@ -375,6 +352,8 @@ def waited_for(project: Project, environment: str, patience: Patience) -> Iterat
     Whoever waits begins with this and opens the project after it: the run is then one of the files as they are when
     its turn comes, upon the state that the one before it left. Raises BusyError.
     """
+    from seeknal.workflow.run_records import records_lock
+
     with contextlib.ExitStack() as held:
         lease = held.enter_context(environment_lock(project.store(), environment, run_purpose(environment), patience))
         records = records_lock(project, RUN_COMMAND, shared=True)

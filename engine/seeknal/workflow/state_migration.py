@@ -23,8 +23,8 @@ from seeknal.state.backend import StateBackend
 from seeknal.state.copying import CopyPlan, Counts, Inventory, check_copy, copy_runs, plan_copy, take_inventory
 from seeknal.state.libsql_connection import is_libsql_url, server_address
 from seeknal.state.locks import Patience
+from seeknal.workflow.heads import AT_ONCE
 from seeknal.workflow.run_records import (
-    AT_ONCE,
     BACKEND_VARIABLE,
     backend_in_force,
     database_of,

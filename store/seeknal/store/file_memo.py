@@ -22,7 +22,14 @@ from seeknal.store.objects import FileMemo, decode, encode
 # Coarser than the timestamps of any file system that we meet (HFS+ and ext3: 1 s).
 RACY_NS = 2_000_000_000
 
+# What is read in a few milliseconds.
+SMALL_BYTES = 16 * 1024 * 1024
+
 _Stat: TypeAlias = tuple[int, int, int, int]
+
+
+def _looks(stat: os.stat_result) -> _Stat:
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
 
 class FileDigests:
@@ -50,20 +57,35 @@ class FileDigests:
         """Remember what a pattern matched, sorted."""
         self.listings[pattern] = found
 
+    def cheap_digest(self, path: Path | str) -> str | None:
+        """The digest of a file that is small, or was read before; None for one that takes time to read.
+
+        Raises OSError where it cannot be read.
+        """
+        name = str(path)
+        stat = os.stat(name)
+        if stat.st_size > SMALL_BYTES and self._recall(name, stat) is None:
+            return None
+        return self.digest(name)[0]
+
     def _digest(self, path: str) -> tuple[str, int]:
-        files = self._load()
         stat = os.stat(path)
-        now = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
-        known = files.get(path)
+        known = self._recall(path, stat)
         if known is not None:
-            before, digest, read_at_ns = known
-            if before == now and read_at_ns - stat.st_mtime_ns > RACY_NS:
-                return digest, stat.st_size
+            return known, stat.st_size
         read_at_ns = time.time_ns()
         digest, size = digest_file(Path(path))
-        files[path] = (now, digest, read_at_ns)
+        self._load()[path] = (_looks(stat), digest, read_at_ns)
         self._changed = True
         return digest, size
+
+    def _recall(self, path: str, stat: os.stat_result) -> str | None:
+        """What is remembered of a file that looks like this."""
+        known = self._load().get(path)
+        if known is None:
+            return None
+        before, digest, read_at_ns = known
+        return digest if before == _looks(stat) and read_at_ns - stat.st_mtime_ns > RACY_NS else None
 
     def save(self) -> None:
         """Write the memory back where it changed. A disk that does not take it costs time, and is no error."""

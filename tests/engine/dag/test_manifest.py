@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from pathlib import Path
@@ -172,3 +173,12 @@ def test_a_file_that_is_no_text_is_a_value_error(tmp_path: Path) -> None:
         Manifest.load(tmp_path / "m.json")
     with pytest.raises(FileNotFoundError):
         Manifest.load(tmp_path / "none.json")
+
+
+def test_the_json_is_laid_out_as_pythons_own() -> None:
+    manifest = graph("a>b")
+    first = manifest.nodes["transform.a"]
+    config = {"é\u2028": [], "b": {}, "c": [1, 2.5, None, True, 'x\ny\\"'], "d": {"e": [{}, [[]]]}}
+    manifest.add_node(dataclasses.replace(first, config=config))
+    for indent in (2, 4):
+        assert manifest.to_json(indent) == json.dumps(manifest.to_dict(), indent=indent)

@@ -9,7 +9,8 @@ import pytest
 from seeknal.dag.project import Project
 from seeknal.nodes import parquet_copy
 from seeknal.store.objects import Artifact
-from seeknal.workflow.session import Session, read_head
+from seeknal.workflow.heads import read_head
+from seeknal.workflow.session import Session
 from tests.engine.workflow.projects import run, transform, write_project
 
 ROWS = "SELECT range AS id, 'n' || range % 7 AS name, DATE '2024-01-01' + (range % 9)::INTEGER AS day FROM range(5000)"

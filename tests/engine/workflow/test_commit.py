@@ -16,7 +16,7 @@ from seeknal.store.objects import ActionRecord, Artifact, Column, Tree, TreeEntr
 from seeknal.store.store import Store
 from seeknal.workflow.commit import commit, move_to_tree, schemas_of, who
 from seeknal.workflow.events import Committed, Event
-from seeknal.workflow.session import read_head
+from seeknal.workflow.heads import read_head
 from tests.store.store.failing_disk import disk
 
 

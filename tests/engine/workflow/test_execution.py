@@ -9,10 +9,11 @@ import pytest
 from seeknal.dag.project import Project
 from seeknal.errors import BusyError, ProjectError
 from seeknal.workflow.events import Event, NodeStarted
+from seeknal.workflow.heads import environment_lock
 from seeknal.workflow.reading import TableReader
 from seeknal.workflow.results import RunOptions
 from seeknal.workflow.selection import Filters
-from seeknal.workflow.session import Session, environment_lock
+from seeknal.workflow.session import Session
 from tests.engine.workflow.projects import executed_in, run, transform, write, write_project
 
 

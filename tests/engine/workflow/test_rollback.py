@@ -15,12 +15,12 @@ from seeknal.store.history import read_history
 from seeknal.store.store import Store
 from seeknal.workflow.commit import commit
 from seeknal.workflow.environment import EnvironmentManager
+from seeknal.workflow.heads import environment_lock, read_manifest
 from seeknal.workflow.lookback import look_back, pin_moment, unpin_moments
 from seeknal.workflow.moments import find_moment, split_moment
 from seeknal.workflow.outputs import read_outputs
 from seeknal.workflow.reading import TableReader
 from seeknal.workflow.rollback import execute_rollback, plan_rollback
-from seeknal.workflow.session import environment_lock, read_manifest
 from seeknal.workflow.views import show_environment
 from tests.engine.workflow.projects import executed_in, run, transform, write, write_project
 from tests.engine.workflow.test_promotion import big_project, files_below

@@ -14,8 +14,9 @@ import pytest
 from seeknal.dag.project import Project
 from seeknal.errors import BusyError, CorruptObjectError, NotFoundError, ProjectError, UsageError
 from seeknal.state.backend import StateBackend, StateBackendError
+from seeknal.workflow.heads import environment_lock
 from seeknal.workflow.run_records import backend_in_force, open_backend, recording
-from seeknal.workflow.session import environment_lock, run_purpose
+from seeknal.workflow.session import run_purpose
 from seeknal.workflow.state_migration import MigrationPlan, count_records, execute_migration, places, plan_migration
 from tests.engine.workflow.projects import run, transform, write_project
 from tests.store.state.libsql_servers import HranaServer
