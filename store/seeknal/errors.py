@@ -25,12 +25,16 @@ from dataclasses import dataclass
 
 from seeknal.visible_text import visible
 
+#: What is longer, nobody reads: a name or a path of somebody's stands in it.
+LONGEST_TEXT = 4000
+
 
 def _for_people(text: str) -> str:
-    """A text without secrets, and without what a terminal would obey."""
+    """A text without secrets, without what a terminal would obey, and of bounded length."""
     from seeknal.redaction import redacted
 
-    return visible(redacted(text))
+    said = visible(redacted(text))
+    return said if len(said) <= LONGEST_TEXT else said[: LONGEST_TEXT - 1] + "…"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,8 @@ from seeknal.redaction import redacted
 from seeknal.visible_text import visible, visible_cell
 
 RULE = "=" * 60
+#: Nobody reads more at once; the first ones may be the cause of the others.
+MOST_PROBLEMS = 200
 
 _UNICODE = {"ok": "✓", "info": "ℹ", "warning": "⚠", "error": "✗", "arrow": "→"}
 _PLAIN = {"ok": "[OK]", "info": "[INFO]", "warning": "[WARN]", "error": "[ERR]", "arrow": "->"}
@@ -115,11 +117,14 @@ def report_error(error: SeeknalError) -> None:
 def error_lines(problems: Iterable[Problem]) -> list[str]:
     """Lay out problems as :func:`report_error` prints them."""
     lines = []
-    for problem in problems:
+    said = list(problems)
+    for problem in said[:MOST_PROBLEMS]:
         where = f"{problem.place}: " if problem.place else ""
         lines.append(f"{styled('error:', 'red', 'bold')} {where}{' '.join(problem.message.split())}")
         if problem.hint:
             lines.append(f"  {styled('hint:', 'cyan')} {' '.join(problem.hint.split())}")
+    if len(said) > MOST_PROBLEMS:
+        lines.append(f"{styled('error:', 'red', 'bold')} … and {len(said) - MOST_PROBLEMS:,} more problems")
     return lines
 
 

@@ -1,7 +1,7 @@
 """Which names are allowed, and what somebody may have meant by one that does not exist.
 
 - *node name*: a letter or ``_``, then letters, digits, ``_``, ``-`` or ``.``; not a reserved word of SQL or
-  Python, because it stands as an identifier in both.
+  Python, because it stands as an identifier in both, nor a device's (``nul``).
 - *environment name*: a letter or digit, then letters, digits, ``_``, ``-`` or ``.``; a folder of that name is made.
 - *column names* are one to DuckDB that differ only in the case of ASCII letters.
 - *production* is the environment ``prod``; ``production`` is a synonym wherever an environment is named.
@@ -12,10 +12,12 @@ from __future__ import annotations
 import difflib
 import keyword
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 
 from seeknal.errors import NameNotAllowedError
+from seeknal.visible_text import visible_cell
 
 PRODUCTION = "prod"
 
@@ -37,6 +39,50 @@ RESERVED_SQL_WORDS = frozenset(
 )
 
 
+# What Windows takes for a device in any folder; disks are shared, and projects are cloned.
+_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
+
+LONGEST_PART_BYTES = 200
+LONGEST_PATH_BYTES = 1000
+
+
+def is_device(name: str) -> bool:
+    """Say whether some system takes a file of this name for a device: ``nul``, ``con.txt``."""
+    return name.partition(".")[0].strip().lower() in _DEVICES
+
+
+def one_on_some_disks(name: str) -> str:
+    """What is the same for all names that are one file on disks that ignore case, or how a letter is composed."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def wrong_path(path: str) -> str | None:
+    """Say why a file of this path should not be made, or None: it would be another one elsewhere, or could not be."""
+    if path != path.strip() or not path.strip():
+        return "begins or ends with a space"
+    if visible_cell(path) != path:
+        return "has invisible characters in it"
+    if re.match(r"[A-Za-z]:|[A-Za-z][A-Za-z0-9+.-]*://", path):
+        return "is a drive or a URL, not a path of files"
+    if "\\" in path:
+        return "has a backslash in it; folders are separated by '/'"
+    parts = [part for part in path.split("/") if part]
+    if parts and parts[0].startswith("~"):
+        return "begins with '~', which stands for no folder here"
+    for part in parts:
+        if part in (".", ".."):
+            continue
+        if part[-1] in ". ":
+            return f"has a part that ends with a dot or a space: '{shown(part)}'"
+        if is_device(part):
+            return f"has a part that is a device on some systems: '{shown(part)}'"
+        if len(part.encode("utf-8", "surrogatepass")) > LONGEST_PART_BYTES:
+            return f"has a part of more than {LONGEST_PART_BYTES} bytes"
+    if len(path.encode("utf-8", "surrogatepass")) > LONGEST_PATH_BYTES:
+        return f"has more than {LONGEST_PATH_BYTES} bytes"
+    return None
+
+
 def check_node_name(name: str) -> str | None:
     """Say what is wrong with a node's name, or None where it is allowed."""
     if not _NODE_NAME.fullmatch(name) or ".." in name or name.endswith("."):
@@ -45,6 +91,8 @@ def check_node_name(name: str) -> str | None:
         return f"a name has at most {LONGEST_NAME} characters"
     if name.lower() in RESERVED_SQL_WORDS:
         return f"'{name}' is a reserved word of SQL; try '{name}_data'"
+    if is_device(name):
+        return f"'{name}' is a device on some systems; try '{name}_data'"
     if keyword.iskeyword(name):
         return f"'{name}' is a reserved word of Python; try '{name}_data'"
     return None
@@ -62,6 +110,8 @@ def environment_name(name: str) -> str:
             f"'{name}' is not a valid environment name",
             hint="a letter or digit, then letters, digits, '_', '-' or single '.'",
         )
+    if is_device(name):
+        raise NameNotAllowedError(f"'{name}' is not a valid environment name", hint="it is a device on some systems")
     return name
 
 

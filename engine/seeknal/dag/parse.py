@@ -19,7 +19,7 @@ from seeknal.dag.linking import INPUT_FIELDS, Linker, link_again
 from seeknal.dag.manifest import Manifest, NodeType
 from seeknal.dag.names import check_node_name, did_you_mean, nearest, shown
 from seeknal.dag.parameters import RunParameters
-from seeknal.dag.project import Project, node_files, python_files
+from seeknal.dag.project import Project, linked_folders, node_files, python_files
 from seeknal.dag.project_memo import ProjectMemo
 from seeknal.dag.python_draft import drafts_of, function_of
 from seeknal.dag.python_file import find_python_nodes, problem_of
@@ -97,6 +97,7 @@ def parse_project(
     parser = _Parser(project, parameters, memo)
     for file in node_files(project):
         parser.read(file)
+    parser.see_links(linked_folders(project))
     parser.import_files(list(python_files(project)))
     return parser.parsed()
 
@@ -170,6 +171,12 @@ class _Parser:
                 elif not problems:
                     self.add(Draft(name, document, path, value))
 
+    def see_links(self, folders: Iterable[str]) -> None:
+        """Warn of links to folders, in which nobody looks for nodes."""
+        for folder in folders:
+            message = "is a link to a folder, and not searched for nodes"
+            self._warnings.append(Problem(message, Place(folder), "link its files instead"))
+
     def import_files(self, files: list[Path]) -> None:
         """Read the nodes of the Python files."""
         for file in files:
@@ -183,9 +190,10 @@ class _Parser:
             self._problems += map(problem_of, found.problems)
             self._files_lost = self._files_lost or bool(found.problems and not found.lost)
             self._lost |= {name.lower() for name in found.lost}
-            text = (self._project.root / found.file).read_text(encoding="utf-8", errors="replace")
-            for draft in drafts_of(found, text):
-                self.add(draft)
+            if found.nodes:
+                text = (self._project.root / found.file).read_text(encoding="utf-8", errors="replace")
+                for draft in drafts_of(found, text):
+                    self.add(draft)
 
     def refuse_function(self, draft: Draft, found: FoundFile | None) -> None:
         """Report a node of a manifest whose function is not there, or cannot be imported."""

@@ -94,7 +94,8 @@ class Project:
         """
         root = root.resolve()
         file = root / PROJECT_FILE
-        if not file.is_file():
+        # A link that leads nowhere must not pass for no settings.
+        if not os.path.lexists(file):
             if (root / NODES_FOLDER).is_dir():
                 return cls(root)
             raise NotFoundError(
@@ -146,7 +147,7 @@ def find_root(start: Path) -> Path:
     """The nearest folder upward from ``start`` that holds a project file, else ``start`` itself."""
     start = start.resolve()
     for folder in (start, *start.parents):
-        if (folder / PROJECT_FILE).is_file():
+        if os.path.lexists(folder / PROJECT_FILE):
             return folder
     return start
 
@@ -155,7 +156,7 @@ def shared_files(project: Project) -> list[Path]:
     """The files of the project's shared configuration that are there; see :mod:`seeknal.dag.shared_configuration`."""
     folder = project.nodes_folder / "common"
     names = [f"{stem}.{ending}" for stem in ("sources", "rules", "transformations") for ending in ("yml", "yaml")]
-    return [folder / name for name in names if (folder / name).is_file()]
+    return [folder / name for name in names if os.path.lexists(folder / name)]
 
 
 def node_files(project: Project) -> Iterator[Path]:
@@ -177,7 +178,7 @@ def project_files(project: Project) -> list[str]:
     settings = project.root / PROJECT_FILE
     shared = _shared_folder(project)
     return [
-        *([str(settings)] if settings.is_file() else []),
+        *([str(settings)] if os.path.lexists(settings) else []),
         *map(str, shared_files(project)),
         *(path for path in _files(project) if _declares_in_yaml(path, shared) or _declares_in_python(path)),
     ]
@@ -210,16 +211,30 @@ def _files(project: Project) -> list[str]:
             name = entry.name
             if name[0] == ".":
                 continue
-            if name.endswith((".yml", ".yaml", ".py")) and _is_file(entry):
+            if name.endswith((".yml", ".yaml", ".py")) and not _leads_to_folder(entry):
                 found.append(([*inside, name], entry.path))
             elif _is_folder(entry) and (inside or name != "templates"):
                 waiting.append((entry.path, [*inside, name]))
     return [path for _, path in sorted(found)]
 
 
-def _is_file(entry: os.DirEntry[str]) -> bool:
+def linked_folders(project: Project) -> list[str]:
+    """The links to folders below the nodes' folder, from the project's root. What is behind them is not searched."""
+    found: list[str] = []
+    for folder, folders, _ in os.walk(project.nodes_folder):
+        folders[:] = [name for name in folders if name[0] != "."]
+        paths = (os.path.join(folder, name) for name in folders)
+        found += (os.path.relpath(path, project.root) for path in paths if os.path.islink(path))
+    return sorted(found)
+
+
+def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, links followed. What is no file either is read as one, and that says why not.
+
+    A link that leads nowhere passed over in silence would take its nodes out of the project.
+    """
     try:
-        return entry.is_file()
+        return entry.is_dir()
     except OSError:
         return False
 

@@ -305,16 +305,23 @@ def _jinja() -> Any:
             if isinstance(text, str):
                 formats = method.__name__ in ("format", "format_map")
                 _refuse_wide(text if formats else "", [*arguments, *named.values()])
+                _refuse_many(method.__name__, [text, *arguments, *named.values()])
             return super().call(context, obj, *arguments, **named)
 
         def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
             _refuse_giants(operator, left, right)
             return super().call_binop(context, operator, left, right)
 
+    def replace(text: Any, old: Any, new: Any, count: Any = None) -> Any:
+        _refuse_many("replace", [str(text), str(old), str(new)])
+        return str(text).replace(str(old), str(new), -1 if count is None else count)
+
     # Without the optimizer nothing is computed before it is asked for.
     environment = Sandbox(undefined=StrictUndefined, autoescape=False, optimized=False)
     environment.globals.clear()
     environment.filters.update({name: _not_wide(environment.filters[name]) for name in _WIDENING})
+    environment.filters["replace"] = replace
+    environment.filters["join"] = _joining(environment.filters["join"])
     environment.filters.update(_sql_filters())
     return environment
 
@@ -329,6 +336,28 @@ def _refuse_giants(operator: str, left: Any, right: Any) -> None:
         for text, times in ((left, right), (right, left)):
             if isinstance(text, str | list | tuple) and isinstance(times, int) and len(text) * times > MOST_CHARACTERS:
                 raise TemplateError("the text is too long")
+
+
+def _refuse_many(method: str, arguments: Sequence[Any]) -> None:
+    """Refuse to put a text into another as often as would take all memory."""
+    text, first = arguments[0], arguments[1] if len(arguments) > 1 else ""
+    length = 0
+    if method == "replace" and len(arguments) > 2 and isinstance(first, str) and isinstance(arguments[2], str):
+        length = text.count(first) * len(arguments[2])
+    elif method == "join" and isinstance(first, str | list | tuple | dict | set):
+        length = len(text) * len(first) + sum(len(part) for part in first if isinstance(part, str))
+    if length > MOST_CHARACTERS:
+        raise TemplateError("the text is too long")
+
+
+def _joining(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def joined(context: Any, value: Any, separator: str = "", attribute: Any = None) -> Any:
+        parts = list(islice(value, MOST_CHARACTERS))
+        _refuse_many("join", [str(separator), [str(part) for part in parts]])
+        return function(context, parts, separator, attribute)
+
+    return joined
 
 
 # The filters of Jinja's whose result may be much longer than what they are given.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any, Literal, Protocol
 
@@ -27,6 +28,9 @@ from seeknal.dag.template import (
 from seeknal.dag.tokens import Token
 
 Purpose = Literal["sql", "path", "param", "text", "late"]
+
+# Cutting SQL to tokens takes the longer the more there are, squared.
+MOST_TEMPLATES = 1000
 
 _INTEGER = re.compile(r"-?(0|[1-9]\d*)")
 _DECIMAL = re.compile(r"-?\d+\.\d+([eE][+-]?\d+)?")
@@ -112,6 +116,10 @@ class TemplatedText:
         from seeknal.dag.sql_value import in_sql
         from seeknal.dag.tokens import tokens
 
+        if sum(1 for _ in islice(templates_in(self._text), MOST_TEMPLATES + 1)) > MOST_TEMPLATES:
+            message = f"the SQL has more than {MOST_TEMPLATES} templates"
+            self.problems.append((message, "give it a list: IN ({{ names }})", None))
+            return Rendered(self._text)
         pieces = tokens(self._text)
         block = next((match.start() for match in _BLOCK.finditer(self._text) if _is_code(pieces, match.start())), None)
         if block is not None:

@@ -16,8 +16,10 @@ from typing import Any
 
 import yaml
 
+from seeknal.dag.names import shown
 from seeknal.dag.yaml_text import find_character
 from seeknal.errors import Place, Problem
+from seeknal.store.filesystem import read_regular
 
 try:
     from yaml import CSafeLoader as _SafeLoader
@@ -25,7 +27,9 @@ except ImportError:  # PyYAML without libyaml: the same, several times slower
     from yaml import SafeLoader as _SafeLoader  # type: ignore[assignment]
 
 MOST_BYTES = 1024 * 1024
-MOST_VALUES = 200_000
+MOST_VALUES = 100_000
+MOST_DOCUMENTS = 10_000
+MOST_TWINS = 20
 MOST_CHARACTERS = 16 * 1024 * 1024
 DEEPEST = 100
 
@@ -147,7 +151,7 @@ class _Unreadable(Exception):
 def load_documents(path: Path, name: str) -> tuple[list[Document], list[Problem]]:
     """Read all documents of a YAML file. ``name`` is what problems call it. Empty documents are left out."""
     try:
-        data = path.read_bytes()
+        data = read_regular(path, MOST_BYTES)
     except OSError as error:
         return [], [Problem(f"cannot be read: {error.strerror}", Place(name))]
     if len(data) > MOST_BYTES:
@@ -164,12 +168,17 @@ def parse_documents(text: str, name: str) -> tuple[list[Document], list[Problem]
     """As :func:`load_documents`, for text that is there already."""
     documents: list[Document] = []
     problems: list[Problem] = []
+    count = 0
     try:
         _check_text(text, name)
         loader = _Loader(text)
         try:
             while loader.check_node():
                 node = loader.get_node()
+                count += 1
+                if count > MOST_DOCUMENTS:
+                    documents.clear()
+                    raise _Unreadable(Problem("has too many documents", Place(name), "split the file"))
                 if node is None:
                     continue
                 walk = _Walk(name, problems)
@@ -241,7 +250,7 @@ class _Walk:
         if len(path) > DEEPEST:
             raise _Unreadable(_too_deep(place))
         if node.tag not in _TAGS:
-            problem = Problem(f"the tag {node.tag.replace(_TAG, '!!')} is not allowed", place, "take it out")
+            problem = Problem(f"the tag {shown(node.tag.replace(_TAG, '!!'))} is not allowed", place, "take it out")
             raise _Unreadable(problem)
         style = node.style if isinstance(node, yaml.ScalarNode) else None
         self.places[path] = Spot(place.line, place.column, node.start_mark.index, node.end_mark.index, style)
@@ -266,7 +275,9 @@ class _Walk:
                 text_key = yaml.ScalarNode(_TAG + "str", key.value, key.start_mark, key.end_mark, key.style)
                 node.value[index] = (text_key, value)
             if key.value in seen:
-                self.problems.append(Problem(f"'{key.value}' is given twice", place, "keep one"))
+                if len(self.problems) >= MOST_TWINS:
+                    raise _Unreadable(Problem("has further keys that are given twice", place, "keep one of each"))
+                self.problems.append(Problem(f"'{shown(key.value)}' is given twice", place, "keep one"))
             seen.add(key.value)
             self.note((*path, key.value), key, value)
 

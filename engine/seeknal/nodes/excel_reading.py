@@ -162,8 +162,12 @@ def _cells(request: ReadRequest, file: str) -> tuple[str, list[list[Any]]]:
     """A sheet's name and all of its cells, from the first row and column on. Raises NodeFailedError."""
     import python_calamine
 
+    from seeknal.nodes.spreadsheet_size import too_large, too_large_unpacked
+
     check_file(request, file)
     place = Place(request.shown(file))
+    if (too_much := too_large_unpacked(file)) is not None:
+        raise NodeFailedError(too_much, place=place, hint="save what is needed of it as a file of its own")
     try:
         workbook = python_calamine.CalamineWorkbook.from_path(file)
         names = workbook.sheet_names
@@ -176,6 +180,10 @@ def _cells(request: ReadRequest, file: str) -> tuple[str, list[list[Any]]]:
             hint = did_you_mean(str(wanted), names) if names else ""
             listed = ", ".join(names)
             raise NodeFailedError(f"there is no sheet '{wanted}'; the file has: {listed}", place=place, hint=hint)
+        too_many = too_large(file, str(wanted))
+        if too_many is not None:
+            hint = "delete the empty rows and columns behind the data, and save it again"
+            raise NodeFailedError(too_many, place=place, hint=hint)
         rows = workbook.get_sheet_by_name(str(wanted)).to_python(skip_empty_area=False)
     except python_calamine.PasswordError as error:
         raise NodeFailedError("the file is protected by a password", place=place, hint="save it without") from error

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from seeknal.dag.names import did_you_mean
+from seeknal.dag.names import did_you_mean, shown, wrong_path
 from seeknal.dag.project import PROJECT_FILE, Project
 from seeknal.dag.sql import literal, quoted, quoted_node
 from seeknal.nodes.exposure_type import ExposureSpec
@@ -54,8 +54,10 @@ class FileExposure:
         at: tuple[str | int, ...] = ("path",) if spec.path is not None else ("params", "path")
         if not path:
             yield FieldProblem("an exposure of type 'file' needs a path", (), "add `path: output/NAME.csv`")
-        elif any(ord(character) < 32 for character in path):
-            yield FieldProblem("the path has control characters in it", at)
+        elif (why := wrong_path(path)) is not None:
+            yield FieldProblem(f"the path '{shown(path)}' {why}", at, "write it as `output/NAME.csv`")
+        elif path.endswith(("/", "/.")) and spec.params.get("partition_by") is None:
+            yield FieldProblem(f"'{path}' is a folder", at, f"name a file in it: '{path.rstrip('/.')}/NAME.csv'")
         elif _is_the_projects_own(project, path):
             yield FieldProblem(f"'{path}' is the project's own", at, "write to output/, for example")
         elif (project.root / path).resolve() == project.root:

@@ -33,6 +33,7 @@ from seeknal.nodes.file_reading import (
 )
 from seeknal.nodes.kind import FieldProblem, Kind, Surroundings, Task
 from seeknal.nodes.workbench import Workbench
+from seeknal.store.file_patterns import matching_files
 from seeknal.store.objects import Artifact
 
 if TYPE_CHECKING:
@@ -178,12 +179,18 @@ def read_request(spec: SourceSpec, root: Path) -> ReadRequest:
     if single.is_file():
         files = [single]
     else:
-        names = sorted(glob.glob(_pattern(spec, root), recursive=True))
+        try:
+            names = matching_files(_pattern(spec, root))
+        except OSError as error:
+            raise NodeFailedError(f"{named}: {error.strerror}", field=_path_field(spec)) from error
         files = [path for path in map(Path, names) if path.is_file()]
     if not files:
         if single.is_dir():
             hint = f"name a file in it, or '{named.rstrip('/')}/*.{spec.source}'"
             raise NodeFailedError(f"{named} is a folder", hint=hint, field=_path_field(spec))
+        if os.path.lexists(single):
+            hint = "name a file with rows in it"
+            raise NodeFailedError(f"{named} {_what_is_there(single)}", hint=hint, field=_path_field(spec))
         siblings = [entry.name for entry in single.parent.iterdir()] if single.parent.is_dir() else []
         hint = did_you_mean(single.name, siblings) or f"paths count from {root}"
         raise NodeFailedError(f"{named} not found", hint=hint, field=_path_field(spec))
@@ -277,6 +284,11 @@ def _log(file: str, around: Surroundings) -> list[str]:
     log = log_of(file)
     around.digests.note_listing(glob.escape(log), [log] if os.path.exists(log) else [])
     return [log] if os.path.exists(log) and os.path.getsize(log) else []
+
+
+def _what_is_there(path: Path) -> str:
+    """What a path leads to that is neither a file nor a folder."""
+    return "is a link that leads nowhere" if path.is_symlink() and not path.exists() else "is no regular file"
 
 
 def _pattern(spec: SourceSpec, root: Path) -> str:

@@ -52,6 +52,7 @@ from seeknal.pipeline.registry import Registration, clear_registry, registration
 from seeknal.pipeline.script_header import header_problems
 from seeknal.pipeline.value_content import content_of, data_of
 from seeknal.redaction import hide_secrets, hide_variables_read_in
+from seeknal.store.filesystem import read_regular
 
 
 def discover(root: Path, files: list[str], answers: BinaryIO, trace: BinaryIO, patience_seconds: float) -> None:
@@ -77,7 +78,7 @@ def discover(root: Path, files: list[str], answers: BinaryIO, trace: BinaryIO, p
 def _discover_file(root: Path, file: str, syntax: SyntaxCache) -> FoundFile:
     path = root / file
     try:
-        data = path.read_bytes()
+        data = read_regular(path, MOST_BYTES)
         if len(data) > MOST_BYTES:
             raise ValueError(f"is larger than {MOST_BYTES // 1024 // 1024} MiB")
         text = decoded(data)

@@ -24,7 +24,7 @@ from pathlib import Path
 import msgspec
 
 from seeknal.dag.manifest import Manifest, Node, NodeType
-from seeknal.dag.names import PRODUCTION
+from seeknal.dag.names import PRODUCTION, one_on_some_disks
 from seeknal.dag.parameters import RunParameters
 from seeknal.dag.project import Project
 from seeknal.dag.rendering import Renderer
@@ -78,7 +78,7 @@ def deliver(
         request = None if spec.type == "file" else request_settings(spec)
         sends = request is not None and environment == PRODUCTION
         place = delivery_path(project, environment, output_path(spec) or f"{spec.type}/{node.name}.json")
-        other = node_id if sends else taken.setdefault(os.path.realpath(place), node_id)
+        other = node_id if sends else taken.setdefault(one_on_some_disks(os.path.realpath(place)), node_id)
         if only is not None and node_id not in only:
             continue
         before, files = remembered.get(node_id, {}), dict[str, Delivery]()

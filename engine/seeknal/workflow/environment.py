@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from seeknal.dag.manifest import Manifest
-from seeknal.dag.names import PRODUCTION, environment_name
+from seeknal.dag.names import PRODUCTION, environment_name, one_on_some_disks
 from seeknal.dag.parameters import GivenParameters
 from seeknal.dag.parse import parse_manifest
 from seeknal.dag.project import Project
@@ -28,6 +28,7 @@ from seeknal.errors import (
     BusyError,
     CorruptObjectError,
     DeliveryError,
+    NameNotAllowedError,
     NotFoundError,
     RefusedError,
     SeeknalError,
@@ -103,6 +104,7 @@ class EnvironmentManager:
 
     def plan_session(self, name: str, session: Session, profile_path: str | None = None) -> EnvironmentPlan:
         """As :meth:`plan`, for a project that is open."""
+        self._refuse_twin(name)
         production = read_head(self.store, PRODUCTION)
         change = session.plan(name)
         parameters = msgspec.to_builtins(session.parameters.given.lasting())
@@ -353,6 +355,15 @@ class EnvironmentManager:
                 "production is not planned or applied as an environment", hint="use `seeknal plan` and `seeknal run`"
             )
         return canonical
+
+    def _refuse_twin(self, name: str) -> None:
+        """Raise NameNotAllowedError where another environment's name differs in case alone."""
+        for other in self.store.environment_names():
+            if other != name and one_on_some_disks(other) == one_on_some_disks(name):
+                raise NameNotAllowedError(
+                    f"there is an environment '{other}', which would be '{name}' on a disk that ignores case",
+                    hint="take that one, or a name that differs in more",
+                )
 
     def _known(self, name: str) -> EnvironmentRecord:
         record = self.store.read_environment(name)

@@ -10,7 +10,6 @@ losing it costs time, and nothing is believed of it that was not checked again (
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 import time
 from pathlib import Path
@@ -26,6 +25,7 @@ from seeknal.errors import StoreError
 from seeknal.nodes.check import results_of
 from seeknal.nodes.delivered import delivered_blobs, is_as_left
 from seeknal.store.file_memo import FileDigests
+from seeknal.store.file_patterns import matching_files
 from seeknal.store.filesystem import write_atomically
 from seeknal.store.objects import FORMAT_VERSIONS, Tree, decode, encode
 from seeknal.store.store import Store
@@ -160,7 +160,7 @@ def _files_stand(project: Project, store: Store, settled: Settled) -> bool:
     digests = FileDigests(store.root / "memo" / "files", store.temporary_folder)
     if not settled.files.keys() >= set(project_files(project)):
         return False
-    if any(sorted(glob.glob(pattern, recursive=True)) != found for pattern, found in settled.listings.items()):
+    if any(matching_files(pattern) != found for pattern, found in settled.listings.items()):
         return False
     stands = all(digests.digest(path)[0] == digest for path, digest in settled.files.items())
     digests.save()

@@ -22,6 +22,7 @@ import msgspec
 import xxhash
 
 from seeknal.errors import CorruptObjectError
+from seeknal.store.filesystem import open_regular
 from seeknal.store.parquet_footer import MAGIC, TRAILER_BYTES, Chunk, ParquetFooter, footer_length, parse_footer
 
 # What is held in memory of a file, however large it is.
@@ -90,7 +91,7 @@ def digest_file(path: Path) -> tuple[str, int]:
     """
     hasher = xxhash.xxh3_128()
     size_bytes = 0
-    with FileIO(path) as file:
+    with FileIO(open_regular(path)) as file:
         # Some special files say that they are empty; a small one is not worth a large buffer.
         buffer = memoryview(bytearray(min(max(os.fstat(file.fileno()).st_size, _SMALLEST_READ_BYTES), _WINDOW_BYTES)))
         while count := file.readinto(buffer):

@@ -13,6 +13,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +31,26 @@ _serial = iter(range(1 << 62))
 def digest_bytes(data: bytes) -> str:
     """xxh3_128 of some bytes, as 32 hexadecimal digits: the address of everything in the store."""
     return xxhash.xxh3_128_hexdigest(data)
+
+
+def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
+    """Open a file for reading; gives its descriptor. Raises OSError, also where it is no regular file.
+
+    It never waits, as opening a named pipe does, nor reads what has no end, as some devices.
+    """
+    descriptor = os.open(path, flags | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+    raise OSError(code, os.strerror(code) if stat.S_ISDIR(mode) else "it is no regular file", str(path))
+
+
+def read_regular(path: str | os.PathLike[str], most_bytes: int) -> bytes:
+    """Read a file, but of one that is larger than ``most_bytes`` only one byte more. Raises OSError."""
+    with open(open_regular(path), "rb") as file:
+        return file.read(most_bytes + 1)
 
 
 def temporary_name(folder: Path, suffix: str = "") -> Path:

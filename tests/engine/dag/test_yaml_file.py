@@ -234,6 +234,35 @@ def test_files_that_would_take_too_much_are_refused(text: str, said: str) -> Non
     assert said in problem(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("".join(f"k{index}:\n" for index in range(105_000)), "is too large with its aliases written out"),
+        ("---\n" * 200_000, "has too many documents"),
+        ("a: " + "9" * 900_000, "is no number that can be used here"),
+        ("a: 0x" + "f" * 900_000, "is a number with more than 64 bits"),
+        ("!" * 900_000, "is not allowed"),
+    ],
+    ids=["keys", "documents", "number", "hexadecimal", "tag"],
+)
+def test_a_bomb_is_refused_in_one_short_line(text: str, said: str) -> None:
+    found = problem(text)
+    assert said in found
+    assert len(found) < 200
+
+
+def test_of_keys_that_are_given_twice_only_the_first_are_said() -> None:
+    documents, problems = parse_documents("a: 1\n" * 150_000, "f.yml")
+    assert not documents
+    assert 10 < len(problems) < 30
+
+
+def test_a_file_is_not_read_further_than_it_may_be_large(tmp_path: Path) -> None:
+    with (tmp_path / "a.yml").open("wb") as file:
+        file.truncate(1 << 40)
+    assert "is larger than" in str(load_documents(tmp_path / "a.yml", "a.yml")[1][0])
+
+
 def test_many_values_are_no_harm() -> None:
     assert len(read("- {a: [1, 2], b: x}\n" * 5000).value) == 5000
 
