@@ -248,7 +248,7 @@ def test_a_file_of_another_folder_cannot_be_read_through_a_parameter(shop: Proje
     shop.ok("run")
     answer = shop.process("run", environment={"SHOP_FILE": "../../secret"})
     assert answer.code == 1
-    assert answer.errors == ["seeknal/a.yml:5:13: the value leads out of its folder: 'data/../../secret.csv'"]
+    assert answer.errors == ["seeknal/a.yml:5:13: the value leads out of its folder: 'data/***.csv'"]
 
 
 # .env

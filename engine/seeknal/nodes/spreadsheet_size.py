@@ -27,22 +27,32 @@ _CHUNK_BYTES = 1024 * 1024
 _OVERLAP_BYTES = 256
 
 
+# Not such an archive, or a damaged one: who opens it says why.
+_NOT_SUCH = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, RuntimeError, ValueError)
+
+
+def too_large_unpacked(file: str) -> str | None:
+    """Say why a file is too large to be opened, None where it is not, or is no archive. Raises OSError."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except _NOT_SUCH:
+        return None
+    if unpacked <= MOST_BYTES:
+        return None
+    return f"the file is {unpacked / 1024**3:,.1f} GiB unpacked, and at most {MOST_BYTES / 1024**3:,.1f} are read"
+
+
 def too_large(file: str, sheet: str) -> str | None:
     """Say why a sheet is too large to be opened, None where it is not, or where nothing is known. Raises OSError."""
     try:
         with zipfile.ZipFile(file) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-            if unpacked > MOST_BYTES:
-                return (
-                    f"the file is {unpacked / 1024**3:,.1f} GiB unpacked, and at most {MOST_BYTES // 1024**3} are read"
-                )
             part = _part_of(archive, sheet)
             if part is None:
                 return None
             with archive.open(part) as stream:
                 rows, columns = _extent(stream)
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, RuntimeError, ValueError):
-        # Not such an archive, or a damaged one: who opens it says why.
+    except _NOT_SUCH:
         return None
     if rows * columns <= MOST_CELLS:
         return None
