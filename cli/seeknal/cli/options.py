@@ -102,9 +102,9 @@ def find_project(project_path: Path | None) -> Path:
     return project_path.resolve() if project_path is not None else find_root(Path.cwd())
 
 
-def hold_lease(project: Any, purpose: str) -> None:
-    """Let garbage collection leave alone what this command reads from here on, until it ends."""
-    click.get_current_context().with_resource(project.store().leases.hold(purpose, only_reading=True))
+def hold_lease(project: Any, purpose: str) -> Any:
+    """Let garbage collection leave alone what this command reads from here on, until it ends; gives the lease."""
+    return click.get_current_context().with_resource(project.store().leases.hold(purpose, only_reading=True))
 
 
 def open_project(project_path: Path | None) -> Any:

@@ -53,8 +53,8 @@ def rollback(
         raise UsageError(f"--at '{time}' is no time", hint="write it like 2026-02-09T10:00, in UTC")
     project, console = open_project(project_path), Console(to_stderr=as_json)
     store = project.store()
-    hold_lease(project, "rollback")
-    plan = plan_rollback(store, name, given[0] if given else "1")
+    lease = hold_lease(project, "rollback")
+    plan = plan_rollback(store, name, given[0] if given else "1", lease=lease)
     _show(console, plan)
     digest, status, problems = plan.head.digest, "planned", []
     if dry_run:

@@ -7,6 +7,7 @@ is computed; production's deliveries are made again from the store.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from seeknal.dag.manifest import Manifest
@@ -15,6 +16,7 @@ from seeknal.dag.project import Project
 from seeknal.errors import CorruptObjectError, DeliveryError, PromotionRaceError
 from seeknal.state.locks import Patience
 from seeknal.store.history import Moment
+from seeknal.store.leases import Lease
 from seeknal.store.objects import Snapshot, Tree
 from seeknal.store.store import Store
 from seeknal.workflow.commit import move_to_tree
@@ -51,12 +53,14 @@ class Rollback:
         return changed_nodes(self.head_tree, self.target_tree)
 
 
-def plan_rollback(store: Store, environment: str, moment: str = "1") -> Rollback:
+def plan_rollback(store: Store, environment: str, moment: str = "1", *, lease: Lease | None = None) -> Rollback:
     """Decide on a rollback to a moment (see :mod:`seeknal.workflow.moments`). Writes nothing.
 
-    Raises NotFoundError where the environment has no such state, StoreError where outputs of it are gone.
+    While ``lease`` is held, garbage collection leaves the target alone. Raises NotFoundError where the environment has
+    no such state, StoreError where outputs of it are gone.
     """
-    with store.leases.hold("rollback", only_reading=True) as lease:
+    holding = nullcontext(lease) if lease is not None else store.leases.hold("rollback", only_reading=True)
+    with holding as lease:
         head = find_moment(store, environment, "")
         target = find_moment(store, environment, moment)
         # In this order: what is there once the lease names it stays there.
@@ -72,6 +76,16 @@ def plan_rollback(store: Store, environment: str, moment: str = "1") -> Rollback
         )
         _insist_on_whole(store, rollback)
         return rollback
+
+
+def _insist_on_target(store: Store, rollback: Rollback) -> None:
+    try:
+        store.read_tree(store.read_snapshot(rollback.target.digest).tree)
+    except CorruptObjectError as error:
+        raise CorruptObjectError(
+            f"'{rollback.environment}' cannot go back to {rollback.target.digest[:12]}: {error.message}",
+            hint=f"`seeknal env history {rollback.environment}` lists what is kept",
+        ) from error
 
 
 def _insist_on_whole(store: Store, rollback: Rollback) -> None:
@@ -111,7 +125,7 @@ def execute_rollback(
             )
         # In this order: what is there once the lease names it stays there.
         lease.protect(target.digest)
-        store.read_tree(store.read_snapshot(target.digest).tree)
+        _insist_on_target(store, rollback)
         _insist_on_whole(store, rollback)
         if head is not None and _same_state(store.read_snapshot(head), target.snapshot):
             digest = head

@@ -359,8 +359,17 @@ class _Verifier:
         torn = self.store.refs.torn_lines(name)
         if torn:
             self._found("ref-log", subject, f"{torn} torn line(s), left by a crash", is_note=True)
+        moves = list(self.store.refs.log(name))
+        while (moves[-1].new if moves else None) != digest:
+            # It may have moved since it was read; only while it stands still, the log must lead there.
+            before, now = digest, self.store.refs.read(name)
+            if now is None:
+                return
+            if now == before:
+                break
+            digest, moves = now, list(self.store.refs.log(name))
         last = None
-        for move in self.store.refs.log(name):
+        for move in moves:
             if last is not None and move.old != last:
                 self._found("ref-log", subject, "has a gap: a move was not noted", is_note=True)
             last = move.new

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seeknal.dag.project import Project
+from seeknal.store.refs import RefMove, Refs
 from seeknal.store.verification import Verification
 from seeknal.workflow.checkup import check_store, repair_store
 from seeknal.workflow.outputs import read_outputs
@@ -76,6 +78,21 @@ def flip(path: Path, at: int = 30) -> None:
     data = bytearray(path.read_bytes())
     data[at % len(data)] ^= 1
     change(path, bytes(data))
+
+
+def test_an_environment_that_moves_while_it_is_verified_is_no_damage(
+    shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Refs.log
+
+    def overtaken(refs: Refs, name: str) -> Iterator[RefMove]:
+        monkeypatch.setattr(Refs, "log", real)
+        write(shop, "seeknal/b.yml", transform("b", "SELECT x, x + 3 AS y FROM transform.a"))
+        assert run(shop).status == "success"
+        yield from real(refs, name)
+
+    monkeypatch.setattr(Refs, "log", overtaken)
+    assert check(shop).findings == []
 
 
 def kinds(found: Verification) -> set[str]:

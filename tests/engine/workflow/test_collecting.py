@@ -104,6 +104,20 @@ def test_a_rollback_to_what_was_collected_meanwhile_is_refused(shop: Path) -> No
     assert executed_in(shop) == []
 
 
+def test_a_rollback_whose_lease_lasts_finds_its_target(shop: Path) -> None:
+    project = Project.open(shop)
+    store = project.store()
+    with store.leases.hold("test") as lease:
+        plan = plan_rollback(store, "prod", lease=lease)
+        change(shop, 3)
+        assert run(shop).status == "success"
+        collect_garbage(project, NOTHING_OLD)
+        assert store.read_tree(store.read_snapshot(plan.target.digest).tree) == plan.target_tree
+    collect_garbage(project, NOTHING_OLD)
+    with pytest.raises(CorruptObjectError):
+        store.read_snapshot(plan.target.digest)
+
+
 def test_production_that_moved_is_told_also_where_its_old_state_is_gone(shop: Path) -> None:
     manager = apply(shop, "dev", 3)
     change(shop, 4)
