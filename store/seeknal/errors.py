@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from seeknal.version import __version__
 from seeknal.visible_text import visible
 
 #: What is longer, nobody reads: a name or a path of somebody's stands in it.
@@ -167,3 +168,9 @@ class CorruptObjectError(StoreError):
 
 class FormatTooNewError(StoreError):
     """A stored object was written by a newer version of Seeknal."""
+
+    @classmethod
+    def of(cls, what: str, found: int, known: int) -> FormatTooNewError:
+        """Make the error for ``what`` has the format ``found``, where this version reads those up to ``known``."""
+        reads = f"this one ({__version__}) reads up to {known}"
+        return cls(f"{what} was made by a newer Seeknal: it has format {found}, and {reads}", hint="upgrade Seeknal")

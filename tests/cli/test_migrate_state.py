@@ -111,7 +111,7 @@ def test_database_of_a_newer_version_is_refused(shop: Project) -> None:
     for arguments in (("migrate-state", "--backend", "file", "--no-dry-run"), ("run", "--full")):
         answer = shop.seeknal(*arguments)
         assert answer.code == 12
-        assert "format version 99; this Seeknal reads up to 1" in answer.errors[0]
+        assert "was made by a newer Seeknal: it has format 99" in answer.errors[0]
     assert "state_backend: database" in shop.read("seeknal_project.yml")
 
 

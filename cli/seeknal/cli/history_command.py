@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from seeknal.cli.console import Console, print_document, table
+from seeknal.cli.console import Console, print_document, report_error, table
 from seeknal.cli.options import json_option, open_project, project_option
 
 
@@ -23,12 +23,12 @@ def history(env_name: str, limit: int, as_json: bool, project_path: Path | None)
     from seeknal.workflow.views import timestamp
 
     name = environment_name(env_name)
-    entries, more = look_back(open_project(project_path).store(), name, limit)
+    found = look_back(open_project(project_path).store(), name, limit)
+    code = found.broken.exit_code if found.broken else 0
     if as_json:
-        print_document(
-            {"schema_version": 1, "env": name, "more": more, "history": [_shown(entry) for entry in entries]}
-        )
-        return 0
+        document = {"schema_version": 1, "env": name, "more": found.more, "history": list(map(_shown, found.states))}
+        print_document({**document, "broken": str(found.broken)} if found.broken else document)
+        return code
     console = Console()
     console.heading(f"History: {name}")
     rows = [
@@ -40,13 +40,15 @@ def history(env_name: str, limit: int, as_json: bool, project_path: Path | None)
             entry.reason + (" (pinned)" if entry.pinned else ""),
             entry.created_by,
         ]
-        for entry in entries
+        for entry in found.states
     ]
     for line in table(rows, ["Moment", "Snapshot", "When (UTC)", "Changed", "Why", "Who"]):
         console.line(line)
-    if more:
+    if found.more:
         console.line(f"  there are more; --limit {limit * 2} shows them")
-    return 0
+    if found.broken:
+        report_error(found.broken)
+    return code
 
 
 def _shown(entry: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from seeknal.cli.options import json_option, open_project, project_option
 from seeknal.cli.waiting import WaitingCommand, patience_of, wait_option
 
 if TYPE_CHECKING:
-    from seeknal.store.verification import Finding, Hurt, Repair, Verification
+    from seeknal.store.findings import Finding, Hurt, Repair, Verification
 
 BUSY = 11
 DAMAGED = 12
@@ -138,18 +138,20 @@ def _hurt_text(hurt: Hurt) -> str:
 
 
 def _repair_text(entry: Repair) -> str:
-    from seeknal.store import verification
+    from seeknal.store import findings
 
-    if entry.action == verification.QUARANTINE:
+    if entry.action == findings.QUARANTINE:
         return f"move {entry.subject} to quarantine"
-    if entry.action == verification.PROTECT:
+    if entry.action == findings.PROTECT:
         return f"make {entry.subject} read-only"
-    if entry.action == verification.MOVE_REF:
+    if entry.action == findings.MOVE_REF:
         return (
             f"let '{entry.subject}' stand at {entry.value}" if entry.value else f"remove the ref of '{entry.subject}'"
         )
-    if entry.action == verification.NOTE_MOVE:
+    if entry.action == findings.NOTE_MOVE:
         return f"add the missing line to the log of '{entry.subject}'"
-    if entry.action == verification.END_HISTORY:
+    if entry.action == findings.RESTORE_PIN:
+        return f"pin {entry.subject.partition('/')[2]} again"
+    if entry.action == findings.END_HISTORY:
         return f"let history end at {entry.subject}"
     return f"note {entry.subject} as lost"

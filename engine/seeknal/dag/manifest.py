@@ -18,13 +18,17 @@ import os
 import tempfile
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from seeknal.errors import FormatTooNewError
 from seeknal.version import __version__
+
+# Of the JSON that a manifest is written as.
+SCHEMA_VERSION = 1
 
 
 class NodeType(enum.Enum):
@@ -119,6 +123,7 @@ class ManifestMetadata:
     project: str
     seeknal_version: str = __version__
     generated_at: str = ""
+    schema_version: int = SCHEMA_VERSION
 
 
 def _text(value: Any) -> str:
@@ -266,8 +271,15 @@ class Manifest:
             "project": self.metadata.project,
             "seeknal_version": self.metadata.seeknal_version,
             "generated_at": self.metadata.generated_at,
+            "schema_version": SCHEMA_VERSION,
         }
         return {"metadata": metadata, **self._content()}
+
+    def insist_on_version(self) -> None:
+        """Raise FormatTooNewError where a newer version wrote this manifest. What it says may have been misread."""
+        if self.metadata.schema_version > SCHEMA_VERSION:
+            name = f"the manifest of '{self.metadata.project}'"
+            raise FormatTooNewError.of(name, self.metadata.schema_version, SCHEMA_VERSION)
 
     def to_json(self, indent: int = 2) -> str:
         # Python's own encoder is several times faster without an indent.
@@ -293,6 +305,9 @@ class Manifest:
             str(metadata.get("seeknal_version", "")),
             str(metadata.get("generated_at", "")),
         )
+        version = metadata.get("schema_version")
+        if isinstance(version, int) and version != SCHEMA_VERSION:
+            manifest.metadata = replace(manifest.metadata, schema_version=version)
         for node in nodes.values():
             manifest.add_node(Node.from_dict(node))
         for edge in edges:

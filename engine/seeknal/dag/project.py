@@ -80,7 +80,10 @@ class Project:
         return self.root / NODES_FOLDER
 
     def store(self) -> Store:
-        return Store(self.target / "store")
+        """Give the project's store, which need not exist yet. Raises FormatTooNewError."""
+        store = Store(self.target / "store")
+        store.insist_on_format()
+        return store
 
     def environment_folder(self, environment: str) -> Path:
         """Where an environment's views stand: production's directly below ``target``."""

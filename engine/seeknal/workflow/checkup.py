@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from seeknal.dag.project import Project
 from seeknal.errors import BusyError
 from seeknal.state.locks import Patience
+from seeknal.store.findings import Repair, Verification
 from seeknal.store.leases import Lease
 from seeknal.store.repair import repair
-from seeknal.store.verification import Repair, Verification, verify
+from seeknal.store.verification import verify
 from seeknal.workflow.commit import who
 from seeknal.workflow.heads import AT_ONCE, environment_lock, read_manifest
 

@@ -275,15 +275,18 @@ class EnvironmentManager:
     # the rest
 
     def list_environments(self) -> list[Environment]:
-        """All environments, production (where it has a state) last."""
+        """All environments, production (where it has a state) last. What cannot be read has the status ``damaged``."""
         with self.store.leases.hold("env list", only_reading=True):
-            production = [PRODUCTION] if self.store.refs.read(PRODUCTION) else []
-            return [self._environment(name) for name in [*self.store.environment_names(), *production]]
+            names = {*self.store.environment_names(), *self.store.refs.names()}
+            return [self._environment(name) for name in sorted(names, key=lambda name: (name == PRODUCTION, name))]
 
     def _environment(self, name: str) -> Environment:
-        record = self.store.read_environment(name)
-        head = self.store.head(name)
-        nodes = len(self.store.read_tree(head.tree).nodes) if head else 0
+        try:
+            record = self.store.read_environment(name)
+            head = self.store.head(name)
+            nodes = len(self.store.read_tree(head.tree).nodes) if head else 0
+        except CorruptObjectError:
+            return Environment(name, "damaged", "", "", 0, None, None, 0, "")
         updated = head.created_at if head else record.last_accessed if record else 0.0
         if record is None or name == PRODUCTION:
             created = head.created_at if head else 0.0
@@ -313,7 +316,10 @@ class EnvironmentManager:
         with environment_lock(self.store, name, f"seeknal env delete {name}", patience):
             # Somebody else may have deleted it while this one waited.
             self.check_deletable(name)
-            self.store.refs.compare_and_swap(name, self.store.refs.read(name), None, who=who(), why="deleted")
+            try:
+                self.store.refs.compare_and_swap(name, self.store.refs.read(name), None, who=who(), why="deleted")
+            except CorruptObjectError:
+                self.store.refs.restore(name, None, None, who=who(), why="deleted")
             hide_environment(self.project, name)
             # Last, because it is what makes the name known: where this is cut short, it can be done again.
             self.store.remove_environment(name)
@@ -325,9 +331,10 @@ class EnvironmentManager:
         name = environment_name(env_name)
         if name == PRODUCTION:
             raise RefusedError("production cannot be deleted", hint="name another environment; see `seeknal env list`")
-        # A record that is damaged must not keep its environment from being removed.
+        # A record that is damaged or gone must not keep its environment from being removed.
         with suppress(CorruptObjectError):
-            self._known(name)
+            if name not in self.store.refs.names():
+                self._known(name)
         return name
 
     def cleanup_expired(self) -> list[str]:

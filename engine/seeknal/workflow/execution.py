@@ -17,7 +17,7 @@ import msgspec
 from seeknal.dag.demands import NO_DEMANDS, Demands
 from seeknal.dag.inference import CompiledProject, Inference
 from seeknal.dag.manifest import Manifest
-from seeknal.errors import Problem, SeeknalError
+from seeknal.errors import FormatTooNewError, Problem, SeeknalError
 from seeknal.nodes.check import CheckResult, results_in
 from seeknal.store.objects import Artifact, FailedNode, Tree, TreeEntry
 from seeknal.store.store import Store
@@ -242,6 +242,8 @@ class Run:
         try:
             with span("resolve", node_id):
                 decision = self._resolver.decide(node_id)
+        except FormatTooNewError:
+            raise
         except (SeeknalError, OSError) as error:
             self._report(
                 NodeOutcome(

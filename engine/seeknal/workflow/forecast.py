@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from seeknal.dag.inference import CompiledProject
-from seeknal.errors import SeeknalError
+from seeknal.errors import FormatTooNewError, SeeknalError
 from seeknal.workflow.resolution import CHECK, DROP, HIT, KEEP, MISS, Base, Resolver
 from seeknal.workflow.results import NOT_EXECUTED, Forecast
 from seeknal.workflow.selection import Selection
@@ -46,6 +46,8 @@ def _forecast(
     if not waiting or node_id not in selection.considered:
         try:
             decision = resolver.decide(node_id)
+        except FormatTooNewError:
+            raise
         except (SeeknalError, OSError) as error:
             return Forecast(node_id, "FAIL", str(error))
         if decision.artifact is not None:

@@ -33,10 +33,10 @@ class Head:
 
 def read_head(store: Store, environment: str) -> Head | None:
     """Read an environment's state, None where nothing ever succeeded there. Raises StoreError."""
-    digest = store.refs.read(environment)
-    if digest is None:
+    state = store.read_state(environment)
+    if state is None:
         return None
-    snapshot = store.read_snapshot(digest)
+    digest, snapshot = state
     manifest: Manifest | None = None
     # Without its manifest a state can still be compared by its outputs; the next run writes the manifest anew.
     with contextlib.suppress(CorruptObjectError):
@@ -45,12 +45,13 @@ def read_head(store: Store, environment: str) -> Head | None:
 
 
 def read_manifest(store: Store, fingerprint: str) -> Manifest:
-    """Read a snapshot's manifest. Raises CorruptObjectError."""
+    """Read a snapshot's manifest. Raises CorruptObjectError, FormatTooNewError."""
     try:
         manifest = Manifest.load(store.manifest_path(fingerprint))
     except (OSError, ValueError) as error:
         raise CorruptObjectError(f"manifest {fingerprint} cannot be read from the store: {error}") from error
     if manifest.fingerprint() != fingerprint:
+        manifest.insist_on_version()
         raise CorruptObjectError(f"manifest {fingerprint} is damaged: it does not match its fingerprint")
     return manifest
 

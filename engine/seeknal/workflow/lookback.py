@@ -37,19 +37,38 @@ class PastState:
     pinned: bool
 
 
-def look_back(store: Store, environment: str, limit: int) -> tuple[list[PastState], bool]:
-    """The last states of an environment, newest first, and whether there are more.
+@dataclass(frozen=True)
+class LookBack:
+    """The last states of an environment, newest first. ``more``: there are others; ``broken``: why none can be read."""
 
-    Raises NotFoundError where there is no such environment or it has no state, StoreError.
+    states: list[PastState]
+    more: bool
+    broken: CorruptObjectError | None = None
+
+
+def look_back(store: Store, environment: str, limit: int) -> LookBack:
+    """Read the last states of an environment, as far as they can be read.
+
+    Raises NotFoundError where there is no such environment or it has no state, StoreError where not even that can be
+    read at which it stands.
     """
     with store.leases.hold("env history", only_reading=True):
-        moments = list(islice(all_moments(store, environment), limit + 1))
-        pinned = {pin.snapshot for pin in read_pins(store)}
+        moments: list[Moment] = []
+        broken: CorruptObjectError | None = None
+        try:
+            for moment in islice(all_moments(store, environment), limit + 1):
+                moments.append(moment)
+        except CorruptObjectError as error:
+            if not moments:
+                raise
+            broken = error
+        pinned = {pin.snapshot for pin in read_pins(store, only_readable=True)}
         trees: dict[str, Tree] = {}
-        return [
+        states = [
             _past_state(store, moment, moments[index + 1 : index + 2], pinned, trees)
             for index, moment in enumerate(moments[:limit])
-        ], len(moments) > limit
+        ]
+        return LookBack(states, len(moments) > limit, broken)
 
 
 def _past_state(

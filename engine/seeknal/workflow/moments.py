@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from seeknal.dag.names import PRODUCTION, did_you_mean, environment_name, shown
-from seeknal.errors import NotFoundError, SeeknalError, UsageError
+from seeknal.errors import CorruptObjectError, NotFoundError, SeeknalError, UsageError
 from seeknal.store.history import Moment, read_history, read_pins
 from seeknal.store.store import Store
 
@@ -116,12 +116,22 @@ def _by_time(store: Store, environment: str, time: float, text: str) -> Moment:
 
 
 def _by_digest(store: Store, environment: str, prefix: str) -> Moment:
-    found = {moment.digest: moment for moment in read_history(store, environment) if moment.digest.startswith(prefix)}
-    for pin in read_pins(store):
+    found: dict[str, Moment] = {}
+    broken: CorruptObjectError | None = None
+    try:
+        for moment in read_history(store, environment):
+            if moment.digest.startswith(prefix):
+                found[moment.digest] = moment
+    except CorruptObjectError as error:
+        # What is meant may stand before the break, or be pinned.
+        broken = error
+    for pin in read_pins(store, only_readable=True):
         if pin.environment == environment and pin.snapshot.startswith(prefix) and pin.snapshot not in found:
             found[pin.snapshot] = Moment(-1, pin.snapshot, store.read_snapshot(pin.snapshot))
     if len(found) > 1:
         raise SeeknalError(f"'{prefix}' may mean {' or '.join(found)}", hint="give more digits")
+    if not found and broken is not None:
+        raise broken
     if not found:
         raise NotFoundError(
             f"'{environment}' never stood at a snapshot '{prefix}', or it is not kept any more",

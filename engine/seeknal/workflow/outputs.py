@@ -66,14 +66,12 @@ def read_outputs(store: Store, environment: str = PRODUCTION) -> Outputs:
     if moment:
         found = find_moment(store, name, moment)
         return Outputs(store, name, name, store.read_tree(found.snapshot.tree).nodes, found.digest, moment)
-    digest = store.refs.read(name)
-    head = None if digest is None else store.read_snapshot(digest)
-    shown = name
-    if head is None and name != PRODUCTION:
+    state, shown = store.read_state(name), name
+    if state is None and name != PRODUCTION:
         if store.read_environment(name) is None:
             raise unknown_environment(store, name)
-        shown, digest = PRODUCTION, store.refs.read(PRODUCTION)
-        head = None if digest is None else store.read_snapshot(digest)
-    if head is None:
+        state, shown = store.read_state(PRODUCTION), PRODUCTION
+    if state is None:
         raise nothing_yet(name)
-    return Outputs(store, name, shown, store.read_tree(head.tree).nodes, digest or "")
+    digest, head = state
+    return Outputs(store, name, shown, store.read_tree(head.tree).nodes, digest)

@@ -63,25 +63,25 @@ class Promotion:
 def plan_promotion(store: Store, record: EnvironmentRecord, target: str, *, force: bool = False) -> Promotion:
     """Decide on a promotion. Reads two snapshots and their trees; writes nothing.
 
-    Raises SeeknalError where the environment was not applied as planned, PromotionRaceError where production moved.
+    Raises SeeknalError where the environment was not applied as planned, PromotionRaceError where production moved,
+    StoreError where what it would show is damaged.
     """
     source = record.name
     if source == target:
         raise SeeknalError(f"'{source}' cannot be promoted to itself")
-    digest = store.refs.read(source)
+    state = store.read_state(source)
     if record.status == "failed":
         raise SeeknalError(
             f"Environment '{source}' has not been applied: its last run failed",
             hint=f"fix what failed and run `seeknal run --env {source}`",
         )
-    if digest is None or record.status == "planned":
+    if state is None or record.status == "planned":
         raise SeeknalError(
-            f"Environment '{source}' has not been applied" + (" since it was planned" if digest else ""),
+            f"Environment '{source}' has not been applied" + (" since it was planned" if state else ""),
             hint=f"apply it with `seeknal run --env {source}`",
         )
-    snapshot = store.read_snapshot(digest)
-    target_digest = store.refs.read(target)
-    target_snapshot = store.read_snapshot(target_digest) if target_digest else None
+    digest, snapshot = state
+    target_digest, target_snapshot = store.read_state(target) or (None, None)
     same = target_snapshot is not None and (target_snapshot.tree, target_snapshot.manifest) == (
         snapshot.tree,
         snapshot.manifest,
@@ -129,7 +129,7 @@ def _insist_on_whole(store: Store, promotion: Promotion) -> None:
     for node_id in promotion.changed_nodes():
         fault = store.find_fault(entries[node_id].artifact) if node_id in entries else ""
         if fault:
-            raise SeeknalError(f"the output of {node_id} {fault}", hint=again)
+            raise CorruptObjectError(f"the output of {node_id} {fault}", hint=again)
 
 
 def _plan_again(source: str) -> str:

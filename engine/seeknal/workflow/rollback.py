@@ -7,7 +7,7 @@ is computed; production's deliveries are made again from the store.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
 from seeknal.dag.manifest import Manifest
@@ -65,11 +65,15 @@ def plan_rollback(store: Store, environment: str, moment: str = "1", *, lease: L
         target = find_moment(store, environment, moment)
         # In this order: what is there once the lease names it stays there.
         lease.protect(target.digest)
+        head_tree = Tree({})
+        # One that is damaged is a reason to leave it.
+        with suppress(CorruptObjectError):
+            head_tree = store.read_tree(head.snapshot.tree)
         rollback = Rollback(
             environment,
             is_number(moment),
             head,
-            store.read_tree(head.snapshot.tree),
+            head_tree,
             target,
             store.read_tree(target.snapshot.tree),
             read_manifest(store, target.snapshot.manifest),

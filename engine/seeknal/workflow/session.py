@@ -23,7 +23,7 @@ from seeknal.dag.parse import IncompleteProjectError, ParsedProject, parse_proje
 from seeknal.dag.project import Project, project_files
 from seeknal.dag.project_memo import ProjectMemo
 from seeknal.dag.python_stamp import python_stamp
-from seeknal.errors import BusyError, Problem, ProjectError
+from seeknal.errors import BusyError, CorruptObjectError, Problem, ProjectError
 from seeknal.redaction import show_names
 from seeknal.state.locks import Patience
 from seeknal.store.file_memo import FileDigests
@@ -67,7 +67,7 @@ class Session:
         with contextlib.ExitStack() as undo:
             # What this session finds in the store stays there while it is open.
             undo.enter_context(self.store.leases.hold("session", only_reading=True))
-            self._heads = {name: self.store.refs.read(name) for name in self.store.refs.names()}
+            self._heads = {name: _readable_head(self.store, name) for name in self.store.refs.names()}
             show_names(self._heads)
             self._inference = Inference(parsed, self.digests)
             self.compiled = CompiledProject(parsed, self._inference.analyse())
@@ -319,6 +319,13 @@ def run_parameters(given: GivenParameters | None = None) -> RunParameters:
     """The parameters of a run that begins now."""
     given = given or GivenParameters()
     return RunParameters(given, given.run_id or new_run_id())
+
+
+def _readable_head(store: Store, environment: str) -> str | None:
+    """Where an environment stands; that another than the one to run in is damaged is in nobody's way."""
+    with contextlib.suppress(CorruptObjectError):
+        return store.refs.read(environment)
+    return None
 
 
 def _problems_of(parsed: ParsedProject | None, digests: FileDigests) -> list[Problem]:

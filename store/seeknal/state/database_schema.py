@@ -89,10 +89,7 @@ def is_prepared(connection: Connection, where: str) -> bool:
         raise damaged(where, "it does not say which format it has")
     (version,) = rows[0]
     if version > FORMAT_VERSION:
-        raise FormatTooNewError(
-            f"{where} has format version {version}; this Seeknal reads up to {FORMAT_VERSION}",
-            hint="use the version of Seeknal that wrote it, or a later one",
-        )
+        raise FormatTooNewError.of(where, version, FORMAT_VERSION)
     return True
 
 

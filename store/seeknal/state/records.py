@@ -145,10 +145,7 @@ def check_schema_version(raw: bytes, where: str) -> None:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _corrupt(where, str(error)) from error
     if version > SCHEMA_VERSION:
-        raise FormatTooNewError(
-            f"{where} has schema version {version}; this Seeknal reads up to {SCHEMA_VERSION}",
-            hint="use the version of Seeknal that wrote it, or a later one",
-        )
+        raise FormatTooNewError.of(where, version, SCHEMA_VERSION)
     if version < 1:
         raise _corrupt(where, f"there is no schema version {version}")
 

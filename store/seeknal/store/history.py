@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
 from seeknal.errors import CorruptObjectError
 from seeknal.store.filesystem import sync_folder, write_atomically
-from seeknal.store.objects import FORMAT_VERSIONS, Snapshot, decode, encode
+from seeknal.store.objects import FORMAT_VERSIONS, WAY_OUT, Snapshot, decode, encode
 from seeknal.store.store import Store
 
 
@@ -52,7 +53,8 @@ def read_history(store: Store, environment: str) -> Iterator[Moment]:
 
     Raises StoreError where it is broken off by damage.
     """
-    digest = store.refs.read(environment)
+    state = store.read_state(environment)
+    digest = None if state is None else state[0]
     ends: set[str] | None = None
     below: str | None = None
     number = 0
@@ -72,11 +74,13 @@ def read_ends(store: Store) -> set[str]:
     """The snapshots behind which history was taken away. Raises StoreError."""
     path = store.root / "notes" / "history_ends"
     try:
-        return set(decode(path.read_bytes(), HistoryEnds, "the list of history's ends").snapshots)
+        return set(decode(path.read_bytes(), HistoryEnds, "the list of history's ends", path).snapshots)
     except FileNotFoundError:
         return set()
     except OSError as error:
-        raise CorruptObjectError(f"the list of history's ends cannot be read: {error.strerror}") from error
+        raise CorruptObjectError(
+            f"the list of history's ends cannot be read: {error.strerror}", hint=WAY_OUT
+        ) from error
 
 
 def write_ends(store: Store, snapshots: Iterable[str]) -> None:
@@ -102,15 +106,29 @@ def remove_pin(store: Store, snapshot: str) -> bool:
     return True
 
 
-def read_pins(store: Store) -> list[Pin]:
-    """Every pin, by environment and age. Raises StoreError."""
+def read_pins(store: Store, *, only_readable: bool = False) -> list[Pin]:
+    """Every pin, by environment and age. Raises StoreError; for damaged ones not, where those are to be left out."""
     found = []
     folder = store.root / "pins"
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         try:
-            found.append(decode(path.read_bytes(), Pin, f"pin {path.name}"))
+            found.append(read_pin(path))
         except FileNotFoundError:
             continue
-        except OSError as error:
-            raise CorruptObjectError(f"pin {path.name} cannot be read: {error.strerror}") from error
+        except CorruptObjectError:
+            if not only_readable:
+                raise
     return sorted(found, key=lambda pin: (pin.environment, pin.created_at))
+
+
+def read_pin(path: Path) -> Pin:
+    """Read the pin in a file. Raises FileNotFoundError, StoreError."""
+    try:
+        pin = decode(path.read_bytes(), Pin, f"pin {path.name}", path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise CorruptObjectError(f"pin {path.name} cannot be read: {error.strerror}", hint=WAY_OUT) from error
+    if pin.snapshot != path.name:
+        raise CorruptObjectError(f"pin {path.name} is damaged: it is that of {pin.snapshot}", hint=WAY_OUT)
+    return pin

@@ -24,13 +24,14 @@ FORMAT_VERSIONS[Losses] = ("losses", 1)
 
 def read_losses(store: Store) -> dict[str, float]:
     """The paths that are known to be gone, or were once. Raises StoreError."""
+    path = store.root / "notes" / "losses"
     try:
-        data = (store.root / "notes" / "losses").read_bytes()
+        data = path.read_bytes()
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise CorruptObjectError(f"the list of losses cannot be read: {error.strerror}") from error
-    return decode(data, Losses, "the list of losses").paths
+    return decode(data, Losses, "the list of losses", path).paths
 
 
 def note_losses(store: Store, paths: Iterable[str]) -> None:

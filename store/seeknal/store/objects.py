@@ -6,14 +6,15 @@
 - *tree*: node → fingerprint and artifact, for a whole project.
 - *snapshot*: an environment's state at one moment: a tree, a manifest, what came before, who and why.
 
-Every stored object starts with a line: ``seeknal``, its kind, its format version, and the digest of what follows. So
-a newer one is refused instead of misread, and a damaged one is noticed, also where its name is not its digest.
-Digests are 32 hexadecimal digits (xxh3_128) unless said otherwise.
+Every stored object starts with a line: ``seeknal``, its kind, its format version, and a digest of these and of what
+follows. So a newer one is refused instead of misread, and a damaged one is noticed, also where its name is not its
+digest. Digests are 32 hexadecimal digits (xxh3_128) unless said otherwise.
 """
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -202,6 +203,12 @@ class Deliveries(msgspec.Struct, frozen=True):
     nodes: dict[str, dict[str, Delivery]] = {}
 
 
+class StoreFormat(msgspec.Struct, frozen=True):
+    """What a store says of itself: which version of Seeknal made it. Its format is that of the store as a whole."""
+
+    made_by: str = __version__
+
+
 class FileMemo(msgspec.Struct, frozen=True):
     """Content digests of files outside the store: path → (stat, digest, when it was read, in ns since 1970).
 
@@ -213,8 +220,11 @@ class FileMemo(msgspec.Struct, frozen=True):
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-# One version for each kind of object; raise it when a reader of the old one would misread the new one.
+# One version for each kind of object; raise it when a reader of the old one would misread the new one. The store's own
+# is raised with any of them, and with the format of what has none: refs, their logs, leases, the layout of folders. So
+# an older version keeps out of a newer store altogether.
 FORMAT_VERSIONS: dict[type[msgspec.Struct], tuple[str, int]] = {
+    StoreFormat: ("store", 1),
     ActionRecord: ("action", 1),
     Tree: ("tree", 1),
     Snapshot: ("snapshot", 1),
@@ -224,6 +234,9 @@ FORMAT_VERSIONS: dict[type[msgspec.Struct], tuple[str, int]] = {
     FailedNodes: ("failed-nodes", 1),
     FileMemo: ("file-memo", 1),
 }
+
+# What to do about something that is damaged.
+WAY_OUT = "`seeknal store verify` tells what is hurt, and how to mend it"
 
 _HEADER = re.compile(rb"seeknal ([a-z-]{1,32}) ([1-9][0-9]{0,8})( .*)?", re.DOTALL)
 
@@ -238,11 +251,17 @@ def encode(value: msgspec.Struct) -> bytes:
     """
     kind, version = FORMAT_VERSIONS[type(value)]
     body = _encoder.encode(value)
-    return f"seeknal {kind} {version} {digest_bytes(body)}\n".encode() + body
+    head = f"seeknal {kind} {version}"
+    return f"{head} {_digest(head, body)}\n".encode() + body
 
 
-def decode(data: bytes, expected: type[T], name: str) -> T:
-    """Read an object back. ``name`` is what error messages call it.
+def _digest(head: str, body: bytes) -> str:
+    """The digest of an object: it covers the version, so that a damaged one is not taken for a newer one."""
+    return digest_bytes(head.encode() + b"\n" + body)
+
+
+def decode(data: bytes, expected: type[T], name: str, path: Path | None = None) -> T:
+    """Read an object back. ``name`` is what error messages call it; ``path`` is where it was read from.
 
     Raises FormatTooNewError or CorruptObjectError, whatever the bytes are.
     """
@@ -251,21 +270,19 @@ def decode(data: bytes, expected: type[T], name: str) -> T:
     # The first three words keep their meaning in every version.
     found = _HEADER.fullmatch(header)
     if found is None:
-        raise CorruptObjectError(f"{name} is not a stored {kind}")
+        raise CorruptObjectError(f"{name} is damaged: it is not a stored {kind}", hint=WAY_OUT)
     if found[1] != kind.encode():
-        raise CorruptObjectError(f"{name} is a stored {found[1].decode()}, not a {kind}")
-    if int(found[2]) > version:
-        raise FormatTooNewError(
-            f"{name} has format {int(found[2])}; this is Seeknal {__version__}, which reads up to {version}",
-            hint="upgrade Seeknal",
-        )
-    if found[3] != b" " + digest_bytes(body).encode():
-        raise CorruptObjectError(f"{name} is damaged: its content does not match its digest")
+        raise CorruptObjectError(f"{name} is damaged: it is a stored {found[1].decode()}, not a {kind}", hint=WAY_OUT)
+    is_ours = found[3] == b" " + _digest(f"seeknal {kind} {version}", body).encode()
+    if int(found[2]) > version and not is_ours:
+        raise FormatTooNewError.of(f"{name} ({path})" if path is not None else name, int(found[2]), version)
+    if int(found[2]) != version or not is_ours:
+        raise CorruptObjectError(f"{name} is damaged: its content does not match its digest", hint=WAY_OUT)
     decoder = _decoders.get(expected)
     if decoder is None:
         decoder = _decoders[expected] = msgspec.msgpack.Decoder(expected)
     try:
         value: T = decoder.decode(body)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise CorruptObjectError(f"{name} is damaged: {error}") from error
+        raise CorruptObjectError(f"{name} is damaged: {error}", hint=WAY_OUT) from error
     return value

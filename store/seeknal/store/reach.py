@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from seeknal.errors import CorruptObjectError, StoreError
+from seeknal.errors import CorruptObjectError
 from seeknal.store.history import read_history, read_pins
 from seeknal.store.inventory import ACTION, MANIFEST, SNAPSHOT, TREE, VIEW, Key, blob_keys
 from seeknal.store.leases import LiveLease
@@ -163,7 +163,7 @@ class Links:
         if kind == ACTION:
             try:
                 return blob_keys(self._store.read_action(name).artifact)
-            except (OSError, StoreError):
+            except (OSError, CorruptObjectError):
                 # It is a cache, and believed by nobody in that state.
                 return []
         return []

@@ -39,9 +39,14 @@ class RefMove:
     why: str
 
 
+def is_ref_name(name: str) -> bool:
+    """Say whether a name is one that a ref may have."""
+    return _NAME.fullmatch(name) is not None
+
+
 def check_ref_name(name: str) -> None:
     """Raise NameNotAllowedError where a ref's name could not be that of a file."""
-    if not _NAME.fullmatch(name):
+    if not is_ref_name(name):
         raise NameNotAllowedError(f"'{name}' cannot name a ref", hint="use letters, digits, '_', '-' and '.'")
 
 
@@ -66,7 +71,7 @@ class Refs:
         if not _DIGEST.fullmatch(text):
             raise CorruptObjectError(
                 f"the ref of environment '{name}' is damaged",
-                hint=f"its last good value is in the last line of {self._folder / (name + '.log')}",
+                hint="`seeknal store verify --repair` restores it from its log",
             )
         return text
 
@@ -76,7 +81,13 @@ class Refs:
             entries = os.listdir(self._folder)
         except FileNotFoundError:
             return []
-        return sorted(name.removesuffix("~") for name in entries if not name.endswith(_BESIDE))
+        return sorted(filter(is_ref_name, (name.removesuffix("~") for name in entries if not name.endswith(_BESIDE))))
+
+    def strays(self) -> list[str]:
+        """The files in the refs' folder that no ref of ours is called by, nor what stands beside one."""
+        with contextlib.suppress(FileNotFoundError):
+            return sorted(name for name in os.listdir(self._folder) if not is_ref_name(name.removesuffix("~")))
+        return []
 
     def compare_and_swap(self, name: str, expected: str | None, new: str | None, *, who: str, why: str) -> bool:
         """Move a ref from ``expected`` to ``new`` (None removes it); False where it stands elsewhere.

@@ -14,18 +14,20 @@ from contextlib import AbstractContextManager
 from seeknal.errors import BusyError, SeeknalError
 from seeknal.store.column_digests import digest_file
 from seeknal.store.filesystem import place, sync_folder
-from seeknal.store.history import read_ends, write_ends
-from seeknal.store.losses import note_losses
-from seeknal.store.store import Store
-from seeknal.store.verification import (
+from seeknal.store.findings import (
     END_HISTORY,
+    MEMORY,
     MOVE_REF,
     NOTE_LOSS,
     NOTE_MOVE,
     PROTECT,
     QUARANTINE,
+    RESTORE_PIN,
     Repair,
 )
+from seeknal.store.history import Pin, read_ends, write_ends, write_pin
+from seeknal.store.losses import note_losses
+from seeknal.store.store import Store
 
 
 def repair(
@@ -42,11 +44,10 @@ def repair(
     store.prepare()
     failed: dict[Repair, str] = {}
     quarantine = f"quarantine/{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}"
-    # An action record that is gone is missed by nobody.
     losses = [
         entry.subject
         for entry in repairs
-        if entry.action == NOTE_LOSS or (entry.action == QUARANTINE and not entry.subject.startswith("actions/"))
+        if entry.action == NOTE_LOSS or (entry.action == QUARANTINE and entry.subject.partition("/")[0] not in MEMORY)
     ]
     if losses:
         note_losses(store, losses)
@@ -61,6 +62,10 @@ def repair(
                     store.refs.note(entry.subject, who=who, why="found by store verify")
             elif entry.action == QUARANTINE:
                 _quarantine(store, entry.subject, quarantine)
+            elif entry.action == RESTORE_PIN:
+                digest = entry.subject.partition("/")[2]
+                pinned = store.read_snapshot(digest)
+                write_pin(store, Pin(digest, pinned.environment, time.time(), who))
             elif entry.action == PROTECT:
                 path = store.root / entry.subject
                 os.chmod(path, path.stat().st_mode & 0o555)

@@ -1,6 +1,7 @@
 """The store of one project: one folder, and the order in which things are written to it.
 
     store/
+      format                     which version made it
       blobs/ab/cdef….parquet     outputs, read-only
       actions/ab/cdef…           fingerprint → artifact
       trees/ snapshots/          immutable objects, named by their digest
@@ -40,7 +41,7 @@ from typing import TypeVar
 
 import msgspec
 
-from seeknal.errors import CorruptObjectError, StoreError
+from seeknal.errors import CorruptObjectError
 from seeknal.store.column_digests import digest_file, digest_parquet
 from seeknal.store.filesystem import (
     digest_bytes,
@@ -52,6 +53,7 @@ from seeknal.store.filesystem import (
 )
 from seeknal.store.leases import Leases
 from seeknal.store.objects import (
+    WAY_OUT,
     ActionRecord,
     Artifact,
     Blob,
@@ -61,18 +63,23 @@ from seeknal.store.objects import (
     EnvironmentRecord,
     FailedNodes,
     Snapshot,
+    StoreFormat,
     Tree,
     decode,
     encode,
 )
-from seeknal.store.refs import Refs, check_ref_name
+from seeknal.store.refs import Refs, check_ref_name, is_ref_name
 from seeknal.store.seals import Seals
 from seeknal.timeline import span
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 
-_WAY_OUT = "`seeknal store verify` tells what is hurt, and how to mend it"
+# What stands in a store's folder.
+OURS = frozenset(
+    "actions blobs checks deliveries environments failed format leases locks manifests memo notes pins quarantine refs "
+    "snapshots tmp trees views".split()
+)
 
 
 class Store:
@@ -92,6 +99,22 @@ class Store:
         """Make the folders that writing needs; does nothing where they are there."""
         for name in ("tmp", "blobs", "actions", "refs"):
             (self.root / name).mkdir(parents=True, exist_ok=True)
+        path = self.root / "format"
+        if not path.exists():
+            write_atomically(path, encode(StoreFormat()), self.temporary_folder)
+
+    def insist_on_format(self) -> None:
+        """Raise FormatTooNewError where a newer version keeps this store.
+
+        A store that does not say is ours: what it holds says so for itself.
+        """
+        with contextlib.suppress(OSError, CorruptObjectError):
+            self.read_format()
+
+    def read_format(self) -> StoreFormat:
+        """What the store says of itself. Raises OSError, StoreError."""
+        path = self.root / "format"
+        return decode(path.read_bytes(), StoreFormat, "the store", path)
 
     def sweep_temporary(self, older_than_seconds: float) -> None:
         """Remove what killed processes left unfinished; what is younger may belong to one that lives."""
@@ -190,11 +213,12 @@ class Store:
     def find_action(self, fingerprint: str) -> Artifact | None:
         """The artifact that this fingerprint gave before, None where none is known, whole and readable.
 
-        For a process that holds a lease, it stays that while the lease lasts.
+        For a process that holds a lease, it stays that while the lease lasts. Raises FormatTooNewError: what a newer
+        version remembers is not written over.
         """
         try:
             record = self.read_action(fingerprint)
-        except (OSError, StoreError):
+        except (OSError, CorruptObjectError):
             return None
         # Before it is marked as new: its blobs look different then.
         if not self.is_whole(record.artifact):
@@ -210,9 +234,10 @@ class Store:
     def read_action(self, fingerprint: str) -> ActionRecord:
         """The record of a fingerprint, whether its blobs are there or not. Raises OSError, StoreError."""
         name = f"action {fingerprint}"
-        record = decode(self._action_path(fingerprint).read_bytes(), ActionRecord, name)
+        path = self._action_path(fingerprint)
+        record = decode(path.read_bytes(), ActionRecord, name, path)
         if record.fingerprint != fingerprint:
-            raise CorruptObjectError(f"{name} is damaged: it is the record of {record.fingerprint}")
+            raise CorruptObjectError(f"{name} is damaged: it is the record of {record.fingerprint}", hint=WAY_OUT)
         return record
 
     def record_action(self, record: ActionRecord) -> None:
@@ -228,13 +253,24 @@ class Store:
         return self.root / "checks" / key[:2] / key[2:]
 
     def find_checks(self, key: str) -> CheckRecord | None:
-        """What is remembered under a key of checks and the output that passed them; None where that is nothing."""
+        """What is remembered under a key of checks and the output that passed them; None where that is nothing.
+
+        Raises FormatTooNewError.
+        """
         try:
-            record = decode(self._checks_path(key).read_bytes(), CheckRecord, f"checks {key}")
-        except (OSError, StoreError):
+            record = self.read_checks(key)
+        except (OSError, CorruptObjectError):
             return None
-        if record.key != key or (self.leases.held and not self._renew([self._checks_path(key)])):
+        if self.leases.held and not self._renew([self._checks_path(key)]):
             return None
+        return record
+
+    def read_checks(self, key: str) -> CheckRecord:
+        """The record of a key of checks. Raises OSError, StoreError."""
+        path = self._checks_path(key)
+        record = decode(path.read_bytes(), CheckRecord, f"checks {key}", path)
+        if record.key != key:
+            raise CorruptObjectError(f"checks {key} are damaged: they are the record of {record.key}", hint=WAY_OUT)
         return record
 
     def record_checks(self, record: CheckRecord) -> None:
@@ -250,15 +286,19 @@ class Store:
     def read_failed(self, environment: str) -> FailedNodes:
         """The nodes whose checks failed in an environment; none where that was forgotten."""
         try:
-            data = self._failed_path(environment).read_bytes()
-            return decode(data, FailedNodes, f"the failed nodes of environment '{environment}'")
+            return self.load_failed(environment)
         except (OSError, CorruptObjectError):
             return FailedNodes()
+
+    def load_failed(self, environment: str) -> FailedNodes:
+        """As :meth:`read_failed`, but raises OSError and StoreError where they cannot be read."""
+        path = self._failed_path(environment)
+        return decode(path.read_bytes(), FailedNodes, f"the failed nodes of environment '{environment}'", path)
 
     def failed_names(self) -> list[str]:
         """The environments where the checks of nodes failed, sorted."""
         with contextlib.suppress(FileNotFoundError):
-            return sorted(os.listdir(self.root / "failed"))
+            return sorted(filter(is_ref_name, os.listdir(self.root / "failed")))
         return []
 
     def write_failed(self, environment: str, failed: FailedNodes) -> None:
@@ -271,10 +311,9 @@ class Store:
 
     def rejected(self) -> Iterator[Artifact]:
         """Every output that can still be looked at because its checks failed, or those of a rule that read it."""
-        with contextlib.suppress(FileNotFoundError):
-            for environment in sorted(os.listdir(self.root / "failed")):
-                for node in self.read_failed(environment).nodes.values():
-                    yield from (artifact for _, artifact in node.tables)
+        for environment in self.failed_names():
+            for node in self.read_failed(environment).nodes.values():
+                yield from (artifact for _, artifact in node.tables)
 
     # trees, manifests, snapshots
 
@@ -318,33 +357,56 @@ class Store:
 
     def _read_object(self, folder: str, digest: str, expected: type[T]) -> T:
         name = f"{folder.removesuffix('s')} {digest}"
+        path = self.root / folder / digest
         try:
-            data = (self.root / folder / digest).read_bytes()
+            data = path.read_bytes()
+        except FileNotFoundError as error:
+            raise CorruptObjectError(f"{name} is missing from the store", hint=WAY_OUT) from error
         except OSError as error:
-            raise CorruptObjectError(f"{name} is missing from the store: {error.strerror}", hint=_WAY_OUT) from error
+            raise CorruptObjectError(f"{name} cannot be read: {error.strerror}", hint=WAY_OUT) from error
         if digest_bytes(data) != digest:
-            raise CorruptObjectError(f"{name} is damaged: its bytes do not match its address", hint=_WAY_OUT)
-        return decode(data, expected, name)
+            raise CorruptObjectError(f"{name} is damaged: its bytes do not match its address", hint=WAY_OUT)
+        return decode(data, expected, name, path)
 
     # environments
 
-    def head(self, environment: str) -> Snapshot | None:
-        """The snapshot an environment stands at, None where nothing ever succeeded there."""
+    def read_state(self, environment: str) -> tuple[str, Snapshot] | None:
+        """Where an environment stands, as digest and snapshot; None where nothing ever succeeded there.
+
+        Raises StoreError, also where the ref leads to another environment's state.
+        """
         digest = self.refs.read(environment)
-        return None if digest is None else self.read_snapshot(digest)
+        if digest is None:
+            return None
+        snapshot = self.read_snapshot(digest)
+        if snapshot.environment != environment:
+            other = f"snapshot {digest} of '{snapshot.environment}'"
+            raise CorruptObjectError(
+                f"the ref of environment '{environment}' is damaged: it leads to {other}", hint=WAY_OUT
+            )
+        return digest, snapshot
+
+    def head(self, environment: str) -> Snapshot | None:
+        """The snapshot an environment stands at; see :meth:`read_state`."""
+        state = self.read_state(environment)
+        return None if state is None else state[1]
 
     def _environment_path(self, name: str) -> Path:
         return self.root / "environments" / name
 
     def read_environment(self, name: str) -> EnvironmentRecord | None:
         """What is known of an environment, None where that is nothing. Raises StoreError."""
+        path, called = self._environment_path(name), f"the record of environment '{name}'"
         try:
-            data = self._environment_path(name).read_bytes()
+            data = path.read_bytes()
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise CorruptObjectError(f"the record of environment '{name}' cannot be read: {error.strerror}") from error
-        return decode(data, EnvironmentRecord, f"the record of environment '{name}'")
+            raise CorruptObjectError(f"{called} cannot be read: {error.strerror}", hint=WAY_OUT) from error
+        record = decode(data, EnvironmentRecord, called, path)
+        if record.name != name:
+            raise CorruptObjectError(f"{called} is damaged: it is that of '{record.name}'", hint=WAY_OUT)
+        return record
 
     def write_environment(self, record: EnvironmentRecord) -> None:
         """Remember an environment, durably. Raises NameNotAllowedError where it could not have a ref of that name."""
@@ -392,7 +454,7 @@ class Store:
     def environment_names(self) -> list[str]:
         """Every environment that has a record, sorted."""
         with contextlib.suppress(FileNotFoundError):
-            return sorted(os.listdir(self.root / "environments"))
+            return sorted(filter(is_ref_name, os.listdir(self.root / "environments")))
         return []
 
     def _deliveries_path(self, environment: str) -> Path:
@@ -401,10 +463,14 @@ class Store:
     def read_deliveries(self, environment: str) -> Deliveries:
         """What an environment delivered; nothing where that was forgotten, which costs a second delivery."""
         try:
-            data = self._deliveries_path(environment).read_bytes()
-            return decode(data, Deliveries, f"the deliveries of environment '{environment}'")
+            return self.load_deliveries(environment)
         except (OSError, CorruptObjectError):
             return Deliveries()
+
+    def load_deliveries(self, environment: str) -> Deliveries:
+        """As :meth:`read_deliveries`, but raises OSError and StoreError where they cannot be read."""
+        path = self._deliveries_path(environment)
+        return decode(path.read_bytes(), Deliveries, f"the deliveries of environment '{environment}'", path)
 
     def write_deliveries(self, environment: str, deliveries: Deliveries) -> None:
         write_atomically(self._deliveries_path(environment), encode(deliveries), self.temporary_folder)

@@ -58,7 +58,7 @@ def measure(store: Store) -> StoreUsage:
         rejected = [table for node in store.read_failed(name).nodes.values() for _, table in node.tables]
         whole[name] = _blobs(reach(snapshots, links, set()))
         whole[name].update(key for table in rejected for key in blob_keys(table))
-    pinned = _blobs(reach([(SNAPSHOT, pin.snapshot) for pin in read_pins(store)], links, set()))
+    pinned = _blobs(reach([(SNAPSHOT, pin.snapshot) for pin in read_pins(store, only_readable=True)], links, set()))
     holders = Counter(key for keys in [*whole.values(), pinned] for key in keys)
 
     def size(keys: Iterable[Key]) -> int:

@@ -97,7 +97,15 @@ kinds = st.sampled_from(sorted(OBJECTS, key=lambda kind: kind.__name__))
 def with_body(kind: type[msgspec.Struct], body: bytes) -> bytes:
     """Bytes whose line is right for any body."""
     name, version = FORMAT_VERSIONS[kind]
-    return f"seeknal {name} {version} {digest_bytes(body)}\n".encode() + body
+    head = f"seeknal {name} {version}".encode()
+    return head + b" " + digest_bytes(head + b"\n" + body).encode() + b"\n" + body
+
+
+def test_a_damaged_version_is_damage_and_not_a_newer_version() -> None:
+    for kind, (name, version) in FORMAT_VERSIONS.items():
+        data = with_body(kind, b"\x80").replace(f"{name} {version}".encode(), f"{name} {version + 2}".encode(), 1)
+        with pytest.raises(CorruptObjectError, match="is damaged"):
+            decode(data, kind, "the thing")
 
 
 @settings(max_examples=150)
@@ -176,7 +184,9 @@ def test_nesting_without_end_is_corrupt_where_anything_may_stand() -> None:
 @pytest.mark.parametrize("rest", [b" 0123\n\x80", b"\n\xff\xff", b" zstd anything else\n", b""])
 def test_newer_format_is_refused_by_name_whatever_follows_the_version(rest: bytes) -> None:
     for kind, (name, version) in FORMAT_VERSIONS.items():
-        with pytest.raises(FormatTooNewError, match=f"the thing has format {version + 1}") as caught:
+        with pytest.raises(
+            FormatTooNewError, match=f"the thing was made by a newer .* has format {version + 1},"
+        ) as caught:
             decode(f"seeknal {name} {version + 1}".encode() + rest, kind, "the thing")
         assert "upgrade" in caught.value.hint
 

@@ -189,12 +189,19 @@ class TestActionRecords:
         (path,) = (path for path in (store.root / "actions").rglob("*") if path.is_file())
         good = path.read_bytes()
         other = encode(msgspec.structs.replace(record, fingerprint=digest_bytes(b"another")))
-        for bad in (b"", good[:-1], good + b"x", b"seeknal action 9 zstd\n?", encode(Tree({})), other):
+        for bad in (b"", good[:-1], good + b"x", encode(Tree({})), other):
             path.write_bytes(bad)
             assert store.find_action(KEY) is None
         path.unlink()
         path.mkdir()
         assert store.find_action(KEY) is None
+
+    def test_record_of_a_newer_version_is_refused_and_not_taken_for_a_miss(self, store: Store) -> None:
+        store.record_action(ActionRecord(KEY, "transform.t", Artifact((), 0)))
+        (path,) = (path for path in (store.root / "actions").rglob("*") if path.is_file())
+        path.write_bytes(b"seeknal action 9 zstd\n?")
+        with pytest.raises(FormatTooNewError, match="made by a newer Seeknal"):
+            store.find_action(KEY)
 
 
 class TestObjects:
@@ -348,7 +355,7 @@ class TestCommitOrder:
             worker.record_action(ActionRecord(KEY, "transform.t", put(worker, tables[0])))
             written = worker.take_written()
             assert worker.take_written() == []
-            assert set(written) == set(files_below(store.root))
+            assert set(written) == set(files_below(store.root)) - {store.root / "format"}
             worker.sync()
             assert len(watched.not_durable()) == 2
             store.sync(written)
@@ -359,7 +366,7 @@ class TestCommitOrder:
         with disk(store.root, None, syncfs=False) as watched:
             watched._durable.clear()
             commit(store, tables[0])
-            assert {path.name for path in watched.not_durable()} == {"seals", "prod.lock", ".sweep"}
+            assert {path.name for path in watched.not_durable()} == {"format", "seals", "prod.lock", ".sweep"}
 
     def test_nothing_is_synced_where_nothing_was_written(self, store: Store) -> None:
         with disk(store.root, None, syncfs=True) as watched:
