@@ -170,8 +170,11 @@ class Refs:
         except FileNotFoundError:
             return []
 
-    def log(self, name: str) -> Iterator[RefMove]:
-        """The moves of a ref, oldest first; lines that are torn or were not followed by their move are left out."""
+    def log(self, name: str, *, whole: bool = False) -> Iterator[RefMove]:
+        """The moves of a ref, oldest first; lines that are torn or were not followed by their move are left out.
+
+        ``whole``: where the ref stands now is not believed, so the last line is not left out.
+        """
         # In this order: a move in between is then left out, and makes none before it look undone.
         now: str | None
         try:
@@ -186,7 +189,7 @@ class Refs:
                 following = found[index + 1]
                 stood = following is None or following.old == move.new
             else:
-                stood = now in (move.new, "unknown")
+                stood = whole or now in (move.new, "unknown")
             if stood:
                 yield move
 

@@ -44,36 +44,48 @@ def repair(
     store.prepare()
     failed: dict[Repair, str] = {}
     quarantine = f"quarantine/{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}"
+    # What is noted goes into good files.
+    notes = [entry for entry in repairs if entry.action == QUARANTINE and entry.subject.startswith("notes/")]
     losses = [
         entry.subject
         for entry in repairs
         if entry.action == NOTE_LOSS or (entry.action == QUARANTINE and entry.subject.partition("/")[0] not in MEMORY)
     ]
-    if losses:
-        note_losses(store, losses)
-    for entry in repairs:
+    for entry in [*notes, *(entry for entry in repairs if entry not in notes)]:
+        if losses and entry not in notes:
+            note_losses(store, losses)
+            losses = []
         try:
-            if entry.action == END_HISTORY:
-                _end_history(store, entry.subject)
-            elif entry.action == MOVE_REF:
-                _move_ref(store, entry, who, lock)
-            elif entry.action == NOTE_MOVE:
-                with lock(entry.subject):
-                    store.refs.note(entry.subject, who=who, why="found by store verify")
-            elif entry.action == QUARANTINE:
-                _quarantine(store, entry.subject, quarantine)
-            elif entry.action == RESTORE_PIN:
-                digest = entry.subject.partition("/")[2]
-                pinned = store.read_snapshot(digest)
-                write_pin(store, Pin(digest, pinned.environment, time.time(), who))
-            elif entry.action == PROTECT:
-                path = store.root / entry.subject
-                os.chmod(path, path.stat().st_mode & 0o555)
+            _do(store, entry, quarantine, who, lock)
         except FileNotFoundError:
             continue
         except (OSError, BusyError, SeeknalError) as error:
             failed[entry] = error.message if isinstance(error, SeeknalError) else (error.strerror or str(error))
+    if losses:
+        note_losses(store, losses)
     return failed
+
+
+def _do(
+    store: Store, entry: Repair, quarantine: str, who: str, lock: Callable[[str], AbstractContextManager[object]]
+) -> None:
+    """Do one repair. Raises FileNotFoundError where there is nothing to repair any more, OSError, SeeknalError."""
+    if entry.action == END_HISTORY:
+        _end_history(store, entry.subject)
+    elif entry.action == MOVE_REF:
+        _move_ref(store, entry, who, lock)
+    elif entry.action == NOTE_MOVE:
+        with lock(entry.subject):
+            store.refs.note(entry.subject, who=who, why="found by store verify")
+    elif entry.action == QUARANTINE:
+        _quarantine(store, entry.subject, quarantine)
+    elif entry.action == RESTORE_PIN:
+        digest = entry.subject.partition("/")[2]
+        pinned = store.read_snapshot(digest)
+        write_pin(store, Pin(digest, pinned.environment, time.time(), who))
+    elif entry.action == PROTECT:
+        path = store.root / entry.subject
+        os.chmod(path, path.stat().st_mode & 0o555)
 
 
 def _end_history(store: Store, snapshot: str) -> None:
@@ -90,7 +102,7 @@ def _move_ref(store: Store, entry: Repair, who: str, lock: Callable[[str], Abstr
         damaged: str | None
         try:
             damaged = store.refs.read(name)
-            if damaged is None or _is_readable(store, damaged):
+            if damaged is None or _is_readable(store, damaged, name):
                 return
         except SeeknalError:
             damaged = None
@@ -98,12 +110,13 @@ def _move_ref(store: Store, entry: Repair, who: str, lock: Callable[[str], Abstr
         store.refs.restore(name, damaged, entry.value, who=who, why=why)
 
 
-def _is_readable(store: Store, digest: str) -> bool:
+def _is_readable(store: Store, digest: str, environment: str) -> bool:
     try:
-        store.read_tree(store.read_snapshot(digest).tree)
+        snapshot = store.read_snapshot(digest)
+        store.read_tree(snapshot.tree)
     except SeeknalError:
         return False
-    return True
+    return snapshot.environment == environment
 
 
 def _quarantine(store: Store, subject: str, quarantine: str) -> None:

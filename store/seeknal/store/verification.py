@@ -145,7 +145,7 @@ class _Verifier:
 
     def _last_readable(self, name: str, but: str | None = None) -> str | None:
         """The last state of an environment that can be read: by its log, then by its history."""
-        moves = [move.new for move in self.store.refs.log(name) if move.new]
+        moves = [move.new for move in self.store.refs.log(name, whole=True) if move.new]
         for digest in [*reversed(moves), *self._parents(but)]:
             if digest != but and not self._problem_with(digest, name):
                 return digest

@@ -14,9 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seeknal.dag.project import Project
+from seeknal.errors import CorruptObjectError, FormatTooNewError
 from seeknal.store.findings import Verification
+from seeknal.store.history import read_pins
 from seeknal.store.refs import RefMove, Refs
 from seeknal.workflow.checkup import check_store, repair_store
+from seeknal.workflow.environment import EnvironmentManager
+from seeknal.workflow.lookback import pin_moment
 from seeknal.workflow.outputs import read_outputs
 from tests.engine.workflow.projects import executed, run, transform, write, write_project
 
@@ -32,6 +36,9 @@ NODES = {
         params: {path: output/out.csv, format: csv}
         """,
 }
+
+
+AUDITS = "[{type: not_null, columns: [x]}]"
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +211,77 @@ def test_a_damaged_ref_is_restored_from_its_log(shop: Path) -> None:
     assert kinds(check(shop)) == {"damaged-ref"}
     assert mend(shop).damage == []
     assert store.refs.read("prod") == now
+
+
+def test_a_ref_that_leads_to_another_environments_state_is_an_error_and_restored_from_its_log(shop: Path) -> None:
+    store = Project.open(shop).store()
+    now, head = store.refs.read("prod"), store.head("prod")
+    assert head is not None
+    foreign = store.write_snapshot(msgspec.structs.replace(head, environment="dev"))
+    (shop / "target/store/refs/prod").write_text(f"{foreign}\n")
+    with pytest.raises(CorruptObjectError, match="of 'dev'"):
+        read_outputs(store)
+    assert kinds(check(shop)) == {"dangling-ref"}
+    assert mend(shop).damage == []
+    assert store.refs.read("prod") == now
+
+
+def test_damaged_lists_of_losses_and_ends_are_replaced_by_what_is_found_lost_now(shop: Path) -> None:
+    store = Project.open(shop).store()
+    head = store.head("prod")
+    assert head is not None
+    assert head.parent is not None
+    old = store.read_tree(store.read_snapshot(head.parent).tree).nodes["transform.b"].artifact
+    store.blob_path(old.blobs()[0]).unlink()
+    for name in ("losses", "history_ends"):
+        write(shop, f"target/store/notes/{name}", "damaged")
+    assert mend(shop).damage == []
+    assert check(shop).damage == []
+
+
+def test_a_damaged_pin_is_made_again(shop: Path) -> None:
+    store = Project.open(shop).store()
+    digest = pin_moment(store, "prod", "1").digest
+    path = shop / "target/store/pins" / digest
+    path.write_bytes(path.read_bytes()[:-1])
+    assert kinds(check(shop)) == {"damaged-pin"}
+    assert mend(shop).damage == []
+    assert [(pin.snapshot, pin.environment) for pin in read_pins(store)] == [(digest, "prod")]
+
+
+@pytest.mark.parametrize("folder", ["checks", "deliveries", "environments"])
+def test_records_beside_the_refs_are_checked(shop: Path, folder: str) -> None:
+    write(shop, "seeknal/b.yml", transform("b", "SELECT x, x + 2 AS y FROM transform.a", audits=AUDITS))
+    assert run(shop).status == "success"
+    EnvironmentManager(shop / "target").plan("dev")
+    path = next(path for path in (shop / "target/store" / folder).rglob("*") if path.is_file())
+    flip(path)
+    assert kinds(check(shop)) == {f"damaged-{folder.removesuffix('s') if folder == 'environments' else folder}"}
+    assert mend(shop).damage == []
+    assert run(shop).status == "success"
+
+
+def test_what_is_not_of_the_store_is_a_note(shop: Path) -> None:
+    for path in ("mine.txt", "refs/a b", "environments/a b", "blobs/x"):
+        write(shop, f"target/store/{path}", "?")
+    found = check(shop)
+    assert found.damage == []
+    assert sorted(finding.subject for finding in found.notes) == ["blobs/x", "environments/a b", "mine.txt", "refs/a b"]
+
+
+def test_a_store_of_a_newer_version_is_refused_and_a_damaged_format_is_not_taken_for_one(
+    shop: Path,
+) -> None:
+    path = shop / "target/store/format"
+    good = path.read_bytes()
+    path.write_bytes(as_newer(good))
+    with pytest.raises(FormatTooNewError, match=r"target/store/format\) was made by a newer Seeknal"):
+        Project.open(shop).store()
+    path.write_bytes(good.replace(b"store 1", b"store 3"))
+    assert kinds(check(shop)) == {"damaged-format"}
+    assert mend(shop).damage == []
+    assert run(shop).status == "success"
+    assert path.read_bytes() == good
 
 
 def test_a_ref_moved_by_hand_gets_its_line_in_the_log(shop: Path) -> None:

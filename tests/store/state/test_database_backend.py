@@ -158,7 +158,7 @@ def test_newer_format_is_refused(backend: DatabaseBackend, path: Path) -> None:
     backend.create_run("r1")
     ask(path, "UPDATE format SET version = 2")
     for use in (DatabaseBackend(path).list_runs, DatabaseBackend(path).initialize):
-        with pytest.raises(FormatTooNewError, match="has format 2, and this one .* reads up to 1"):
+        with pytest.raises(FormatTooNewError, match=r"has format 2, and this one .* reads up to 1"):
             use()
     assert DatabaseBackend(path).health_check() is False
 
