@@ -44,7 +44,7 @@ def styled(text: str, *styles: str) -> str:
 def for_terminal(text: str, *, colour: bool) -> str:
     """A text as it is printed: its styles, where there is colour, and nothing else that a terminal would obey."""
     said = visible(redacted(text))
-    return _STYLE.sub(r"\x1b[\1m" if colour else "", said) if _STYLE_MARK in said else said
+    return _STYLE.sub("\x1b[\\1m" if colour else "", said) if _STYLE_MARK in said else said
 
 
 class Console:
