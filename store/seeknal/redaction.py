@@ -114,6 +114,12 @@ def forget() -> None:
     _forms = None
 
 
+def holds_named_secret(text: str) -> bool:
+    """Say whether the value of a variable stands in a text whose name says that it is a secret."""
+    _all_forms()
+    return any(certain and len(value) >= LONG_SECRET and value in text for value, certain in _known.items())
+
+
 def redacted(text: str) -> str:
     """Give a text without the secrets that this process knows, in whatever form they stand in it.
 

@@ -298,6 +298,18 @@ def crashes(ctx):
 """
 
 
+DECORATED = """\
+from os import environ
+from seeknal.pipeline import source
+
+KEPT = environ["CANARY_DB_PASSWORD"]
+
+@source(name="d", note="a " + KEPT)
+def d():
+    pass
+"""
+
+
 def test_no_value_that_code_reads_is_told_or_kept(
     tmp_path: Path, home: Path, tally: Callable[[str, int], None]
 ) -> None:
@@ -328,5 +340,9 @@ def test_no_value_that_code_reads_is_told_or_kept(
     )
     answers += [project.process("plan", environment=values), project.process("plan", "--json", environment=values)]
     assert "cannot be imported" in answers[-1].stderr
+    project.write("seeknal/nodes.py", DECORATED)
+    answers.append(project.process("plan", environment=values))
+    assert "seeknal/nodes.py:6:" in answers[-1].stderr
+    assert "'note' holds the value of a variable that is a secret by its name" in answers[-1].stderr
     canaries.look(project, *answers, also=home)
     tally("secret in Python", len(answers))

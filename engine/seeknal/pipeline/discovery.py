@@ -51,7 +51,7 @@ from seeknal.pipeline.references import Reference, references_in
 from seeknal.pipeline.registry import Registration, clear_registry, registrations
 from seeknal.pipeline.script_header import header_problems
 from seeknal.pipeline.value_content import content_of, data_of
-from seeknal.redaction import hide_secrets, hide_variables_read_in
+from seeknal.redaction import hide_secrets, hide_variables_read_in, holds_named_secret
 from seeknal.store.filesystem import read_regular
 
 
@@ -156,6 +156,7 @@ def _found_node(
 ) -> FoundNode:
     node, at_top = _function_node(module, registration)
     keywords = {name: plain(value, (name,)) for name, value in registration.keywords.items()}
+    _refuse_secrets(keywords, ())
     name = registration.name if isinstance(registration.name, str) else plain(registration.name, ("name",))
     targets = tuple(plain(target, ("materializations", index)) for index, target in enumerate(registration.targets))
     places = places_of(module, registration.kind, node, registration.line)
@@ -188,6 +189,18 @@ def _found_node(
         reads_outside=may_read_outside(code, own_modules),
         digest=digest_of_function(module, reach, root, _values(module, reach, namespace, registration, syntax)),
     )
+
+
+def _refuse_secrets(value: Any, path: tuple[str | int, ...]) -> None:
+    """Raise NotPlain where a field holds a secret, which would stand in the manifest."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _refuse_secrets(inner, (*path, key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            _refuse_secrets(inner, (*path, index))
+    elif isinstance(value, str) and holds_named_secret(value):
+        raise NotPlain("holds the value of a variable that is a secret by its name; write '{{ env:NAME }}'", path)
 
 
 def _function_node(module: ModuleSyntax, registration: Registration) -> tuple[FunctionNode | None, bool]:
