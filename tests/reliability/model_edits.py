@@ -6,23 +6,8 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from tests.reliability.model_project import (
-    Check,
-    Count,
-    DoesNotBind,
-    DoesNotLink,
-    Exposure,
-    Group,
-    Join,
-    Project,
-    Query,
-    Rule,
-    Select,
-    Source,
-    Star,
-    Table,
-    Transform,
-)
+from tests.reliability.model_project import Check, DoesNotBind, DoesNotLink, Exposure, Project, Rule, Source, Transform
+from tests.reliability.model_queries import Count, Group, Join, Query, Select, Star, Table
 
 NAMES = ("id", "a", "b", "c")
 NUMBERS = st.integers(0, 4)

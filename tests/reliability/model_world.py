@@ -14,9 +14,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tests.reliability.model_project import DoesNotBind, DoesNotLink, Project, Table, Transform
+from tests.reliability.model_project import DoesNotBind, DoesNotLink, Project, Transform
+from tests.reliability.model_queries import Table
 
 PRODUCTION = "prod"
+ENVIRONMENTS = ["dev", "stage", "hot"]
 
 Key = tuple[Any, ...]
 Manifest = frozenset[Any]

@@ -2,15 +2,12 @@
 
 The machine edits a project's files and calls the real commands; `model_world.py` predicts in plain Python which nodes
 execute, what each environment then holds, which commands are refused and with which code, and what garbage collection
-takes. What is looked at after every command: refs, records of environments, all objects of the store, the tables of
-every state, people's links, deliveries, rejected outputs, and that the store verifies.
+takes; `model_pair.py` compares.
 """
 
 from __future__ import annotations
 
 import os
-import shlex
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -18,24 +15,17 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, note, seed, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-import seeknal.dag.project
-from seeknal.store.inventory import ACTION, BLOB, SNAPSHOT, stored
-from seeknal.store.objects import Blob
-from seeknal.workflow.checkup import check_store
-from seeknal.workflow.worker import close_workbenches
-from tests.acceptance.project import Answer, Project
-from tests.reliability.model_edits import edits, first_project
-from tests.reliability.model_project import Exposure, Rule, Table
-from tests.reliability.model_world import PRODUCTION, Artifact, Forecast, Key, Plan, Record, State, World
+from tests.reliability.model_edits import edits
+from tests.reliability.model_pair import Pair, changed, project_of
+from tests.reliability.model_project import Project
+from tests.reliability.model_world import ENVIRONMENTS, PRODUCTION, Plan, Record, State, World
 
-ENVIRONMENTS = ["dev", "stage", "hot"]
 SEED_VARIABLE = "SEEKNAL_MODEL_SEED"
 SEED = int(os.environ.get(SEED_VARIABLE, "1"))
 
@@ -50,29 +40,23 @@ STEPS = (
 
 
 class Pipelines(RuleBasedStateMachine):
-    """A project, the model of it, and what connects the two: model key ↔ fingerprint, table ↔ digest."""
+    """What may happen to a project. Methods named in ``STEPS`` draw what they need, and call the others."""
 
     def __init__(self, folder: Path, calls: Counter[str]) -> None:
         super().__init__()
-        self.real = Project(folder, keep_connections=True)
-        self.calls = calls
-        self.world = World()
-        self.project = first_project()
+        self.pair = Pair(folder, calls)
         self.past = [self.project]
-        self.fingerprints: dict[Key, str] = {}
-        self.keys: dict[str, Key] = {}
-        self.digests: dict[Table, str] = {}
-        self.tables: dict[str, Table] = {}
-        self.looked_at: set[str] = set()
-        self.steps = 0
-        self.written: dict[str, str] = {}
-        self.real.write("seeknal_project.yml", "name: shop\n")
-        self.write()
-        self.store = seeknal.dag.project.Project.open(folder).store()
+
+    @property
+    def project(self) -> Project:
+        return self.pair.project
+
+    @property
+    def world(self) -> World:
+        return self.pair.world
 
     def teardown(self) -> None:
-        close_workbenches()
-        shutil.rmtree(self.real.root)
+        self.pair.close()
 
     @initialize(runs=st.integers(0, 4))
     def begin(self, runs: int) -> None:
@@ -82,27 +66,9 @@ class Pipelines(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(STEPS), data=st.data())
     def step(self, name: str, data: st.DataObject) -> None:
-        self.steps += 1
         getattr(self, name)(data)
 
     # the files
-
-    def write(self) -> None:
-        files = self.project.files()
-        for path in sorted(self.written.keys() - files.keys()):
-            note(f"rm {path}")
-            (self.real.root / path).unlink()
-        for path, text in files.items():
-            if self.written.get(path) != text:
-                note(f"cat > {path} <<'EOF'\n{text}EOF")
-                self.real.write(path, text)
-        self.written = files
-
-    def become(self, project: Any) -> None:
-        if project != self.project:
-            self.past.append(self.project)
-            self.project = project
-            self.write()
 
     def edit(self, data: st.DataObject) -> None:
         if not self.world.would_succeed(PRODUCTION, self.project) and data.draw(st.booleans()):
@@ -110,23 +76,23 @@ class Pipelines(RuleBasedStateMachine):
         project = data.draw(edits(self.project))[1]
         if project != self.project:
             self.past.append(self.project)
-            self.project = project
-            self.write()
+            self.pair.project = project
+            self.pair.write()
         return None
 
     def undo(self, data: st.DataObject) -> None:
         """Give the files a content that they had before."""
         for _ in range(data.draw(st.integers(1, len(self.past)))):
-            self.project = self.past.pop()
+            self.pair.project = self.past.pop()
         self.past = self.past or [self.project]
-        self.write()
+        self.pair.write()
 
     def repair(self) -> None:
         """Undo until the project runs."""
         while self.past and not self.world.would_succeed(PRODUCTION, self.project):
-            self.project = self.past.pop()
+            self.pair.project = self.past.pop()
         self.past = self.past or [self.project]
-        self.write()
+        self.pair.write()
 
     # planning
 
@@ -135,38 +101,22 @@ class Pipelines(RuleBasedStateMachine):
 
     def do_plan(self, environment: str) -> None:
         problem = self.world.problem(self.project)
-        answer = self.call("plan", environment, "--json", code=1 if problem == "link" else 0)
+        answer = self.pair.call("plan", environment, "--json", code=1 if problem == "link" else 0)
         if problem != "link":
             self.replan(environment)
-            self.compare_forecast(environment, answer.document["forecast"], problem)
-        self.look(environment)
+            self.pair.compare_forecast(environment, answer.document["forecast"], problem)
+        self.pair.look(environment)
 
     def replan(self, environment: str) -> None:
         plan = Plan(self.project.said(), self.world.heads.get(PRODUCTION), self.project)
         self.world.records[environment] = Record("planned", plan)
 
-    def compare_forecast(self, environment: str, entries: list[dict[str, Any]], problem: str | None) -> None:
-        """What a plan calls CACHED is found, what will be built is RUN or MAY RUN, and what is checked CHECK."""
-        said = {entry["node_id"]: entry["action"] for entry in entries}
-        if problem is not None:
-            assert said == {}
-            return
-        for node_id, forecast in self.world.forecast(environment, self.project).items():
-            if not forecast.certain or forecast.action == "blocked":
-                continue
-            if forecast.action == "built":
-                assert said[node_id] in ("RUN", "MAY RUN"), (node_id, said)
-            elif said[node_id] == "CACHED":
-                assert (forecast.action, forecast.checked) == ("found", False), (node_id, forecast)
-            elif said[node_id] == "CHECK":
-                assert forecast.checked, (node_id, forecast)
-
     def plan_production(self, data: st.DataObject) -> None:
         """Its exit code tells whether a run would change anything."""
         problem = self.world.problem(self.project)
         code = 1 if problem else 3 if self.would_change() else 0
-        self.call("plan", "--detailed-exitcode", code=code)
-        self.look(PRODUCTION)
+        self.pair.call("plan", "--detailed-exitcode", code=code)
+        self.pair.look(PRODUCTION)
 
     def would_change(self) -> bool:
         head = self.world.head(PRODUCTION)
@@ -222,30 +172,30 @@ class Pipelines(RuleBasedStateMachine):
         base: str | None = None
         if environment != PRODUCTION:
             if environment not in world.records or problem == "link":
-                self.call(*command, code=1)
-                return self.look(environment)
+                self.pair.call(*command, code=1)
+                return self.pair.look(environment)
             if world.records[environment].plan.manifest != project.said():
                 if not force:
-                    self.call(*command, code=4)
-                    return self.look(environment)
+                    self.pair.call(*command, code=4)
+                    return self.pair.look(environment)
                 self.replan(environment)
             base = world.records[environment].plan.base
         if problem is not None:
-            self.call(*command, code=1)
-            return self.look(environment)
+            self.pair.call(*command, code=1)
+            return self.pair.look(environment)
         forecast = world.forecast(environment, project, full=full)
         fails = any(entry.status == "failed" for entry in forecast.values())
-        answer = self.call(*command, code=1 if fails else 0)
+        answer = self.pair.call(*command, code=1 if fails else 0)
         document = answer.document
-        forecast = self.settle(forecast, document, lambda: world.forecast(environment, project, full=full))
-        made = self.compare_run(document, forecast, stops=fails and not keep_going)
-        self.remember_rejected(environment, document, forecast, made)
+        forecast = self.pair.settle(forecast, document, lambda: world.forecast(environment, project, full=full))
+        made = self.pair.compare_run(document, forecast, stops=fails and not keep_going)
+        self.pair.remember_rejected(environment, document, forecast, made)
         if environment != PRODUCTION:
             record = world.records[environment]
             world.records[environment] = replace(record, status="failed" if fails else "applied")
         if fails and not keep_going:
             assert document["snapshot"] == world.heads.get(environment)
-            return self.look(environment)
+            return self.pair.look(environment)
         tree = world.tree_after(environment, forecast, made, document["run_id"])
         manifest = world.manifest_after(environment, project, forecast)
         head = world.head(environment)
@@ -255,126 +205,10 @@ class Pipelines(RuleBasedStateMachine):
         else:
             parent = world.heads.get(environment)
             state = State(environment, manifest, tree, parent, "run", base)
-            self.moved(environment, document["snapshot"], state)
+            self.pair.moved(environment, document["snapshot"], state)
         published = {name for name, entry in forecast.items() if entry.status in ("success", "cached")}
-        self.deliver(environment, project, published, tree)
-        return self.look(environment)
-
-    def settle(
-        self, forecast: dict[str, Forecast], document: dict[str, Any], again: Callable[[], dict[str, Forecast]]
-    ) -> dict[str, Forecast]:
-        """The forecast, once it is known how tables without rows came out."""
-        import pyarrow.parquet
-
-        blobs = {node["node_id"]: node["artifact"] for node in document["nodes"] if node["status"] == "success"}
-        while unknown := [
-            (node_id, entry.key)
-            for node_id, entry in forecast.items()
-            if not entry.rows and entry.table and node_id in blobs and entry.key not in self.world.nullable
-        ]:
-            node_id, key = unknown[0]
-            schema = pyarrow.parquet.ParquetFile(self.store.blob_path(Blob(blobs[node_id], 0))).schema
-            columns = [schema.column(number) for number in range(len(schema))]
-            self.world.nullable[key] = frozenset(column.name for column in columns if column.max_definition_level)
-            forecast = again()
-        return forecast
-
-    def compare_run(
-        self, document: dict[str, Any], forecast: dict[str, Forecast], *, stops: bool
-    ) -> dict[str, Artifact]:
-        """Compare what became of each node with what had to; gives the artifacts of what was built.
-
-        A run that ``stops`` at a failure leaves open which of the other nodes came before.
-        """
-        world = self.world
-        said = {node["node_id"]: node["status"] for node in document["nodes"]}
-        expected = {node_id: entry.status for node_id, entry in forecast.items()}
-        if stops:
-            assert "failed" in said.values()
-            assert {node_id: status for node_id, status in said.items() if status != "skipped"}.items() <= (
-                expected.items()
-            ), (said, expected)
-            assert said.keys() == expected.keys()
-        else:
-            assert said == expected
-        executed = [node_id for node_id, status in said.items() if status in ("success", "failed")]
-        if executed:
-            world.runs.add(document["run_id"])
-        for fingerprint in self.names(ACTION) - self.keys.keys():
-            # One that was never seen: it is of what was built just now, and of a key that was never seen either.
-            node_id = self.store.read_action(fingerprint).node_id
-            key = forecast[node_id].key
-            assert said[node_id] in ("success", "failed")
-            assert key not in self.fingerprints, f"{node_id} has another fingerprint than it had for the same inputs"
-            self.fingerprints[key], self.keys[fingerprint] = fingerprint, key
-        made: dict[str, Artifact] = {}
-        for node in document["nodes"]:
-            node_id, entry = node["node_id"], forecast[node["node_id"]]
-            status = said[node_id]
-            if status in ("success", "cached"):
-                assert node["fingerprint"] == self.fingerprints[entry.key]
-                assert node["row_count"] == entry.rows
-            rejected = status == "failed" and not isinstance(self.project.nodes[node_id], Rule)
-            if entry.action == "built" and (status == "success" or rejected):
-                made[node_id] = self.learn(node_id, entry, document["run_id"])
-            if entry.checked and status in ("success", "cached"):
-                world.passed.add((self.project.nodes[node_id].audit.said(), entry.table))  # type: ignore[union-attr]
-        return made
-
-    def learn(self, node_id: str, entry: Forecast, run_id: str) -> Artifact:
-        """Take what was built into the model: it must hold the model's rows, and be named by them."""
-        real = self.store.read_action(self.fingerprints[entry.key]).artifact
-        assert real.run_id == run_id, f"{node_id} was not built by this run"
-        assert real.row_count == entry.rows
-        blobs = tuple((blob.digest, blob.size_bytes) for blob in real.blobs())
-        if entry.table is not None:
-            assert [column.name for column in real.columns] == list(entry.table.columns)
-            (digest, _), *more = blobs
-            assert not more
-            assert self.digests.setdefault(entry.table, digest) == digest, f"{node_id}: the same table, other bytes"
-            if digest not in self.tables:
-                self.tables[digest] = self.read(self.store.blob_path(real.parts[0]))
-            assert self.tables[digest] == replace(entry.table, nullable=frozenset()), node_id
-        artifact = Artifact(entry.table, entry.rows, blobs, run_id)
-        self.world.actions[entry.key] = artifact
-        self.world.blobs |= dict(blobs)
-        return artifact
-
-    @staticmethod
-    def read(path: Path) -> Table:
-        import pyarrow.parquet
-
-        table = pyarrow.parquet.read_table(path)
-        rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
-        return Table(tuple(table.column_names), tuple(rows))
-
-    def remember_rejected(
-        self, environment: str, document: dict[str, Any], forecast: dict[str, Forecast], made: dict[str, Artifact]
-    ) -> None:
-        """What checks rejected in this run can be looked at; what passed since is forgotten."""
-        said = {node["node_id"]: node["status"] for node in document["nodes"]}
-        before = self.world.rejected.get(environment, {})
-        kept = {name: blobs for name, blobs in before.items() if said.get(name, "success") in ("failed", "skipped")}
-        for node_id, status in said.items():
-            if status == "failed":
-                node = self.project.nodes[node_id]
-                looked_at = node.inputs() if isinstance(node, Rule) else (node_id,)
-                found = [made.get(name) or forecast[name].known for name in looked_at]
-                kept[node_id] = {blob for artifact in found if artifact for blob, _ in artifact.blobs}
-        self.world.rejected[environment] = kept
-
-    def moved(self, environment: str, digest: str, state: State) -> None:
-        """An environment moved to a state that was never there before."""
-        assert digest not in self.world.states
-        real = self.store.read_snapshot(digest)
-        self.world.states[digest] = replace(state, created_at=real.created_at)
-        self.world.heads[environment] = digest
-
-    def deliver(self, environment: str, project: Any, published: set[str], tree: Any) -> None:
-        for node_id, node in project.nodes.items():
-            if isinstance(node, Exposure) and node_id in published and node_id in tree:
-                table = tree[node.source].artifact.table
-                self.world.delivered.setdefault(environment, {})[f"output/{node_id[9:]}.csv"] = table.csv()
+        self.pair.deliver(environment, project, published, tree)
+        return self.pair.look(environment)
 
     # promoting, going back
 
@@ -386,7 +220,7 @@ class Pipelines(RuleBasedStateMachine):
         world = self.world
         command = ["promote", environment, *([target] if target != PRODUCTION else []), "--json"]
         refusal = self.refusal(environment, target, force)
-        answer = self.call(*command, *(["--force"] if force else []), code=refusal)
+        answer = self.pair.call(*command, *(["--force"] if force else []), code=refusal)
         if refusal == 0:
             digest, source = world.heads[environment], world.head(environment)
             assert source is not None
@@ -399,9 +233,9 @@ class Pipelines(RuleBasedStateMachine):
                 restores=None,
             )
             before = world.head(target)
-            changed = self.changed(before.tree if before else {}, source.tree)
-            assert sorted(answer.document["changed_nodes"]) == changed
-            self.moved(target, answer.document["snapshot"], state)
+            expected = changed(before.tree if before else {}, source.tree)
+            assert sorted(answer.document["changed_nodes"]) == expected
+            self.pair.moved(target, answer.document["snapshot"], state)
             record = world.records[environment]
             if target == PRODUCTION:
                 plan = replace(record.plan, base=world.heads[target])
@@ -409,8 +243,8 @@ class Pipelines(RuleBasedStateMachine):
             else:
                 world.records[target] = Record("applied", record.plan)
             world.rejected[target] = {}
-            self.deliver(target, self.project_of(source), set(source.tree), source.tree)
-        self.look(target)
+            self.pair.deliver(target, project_of(source), set(source.tree), source.tree)
+        self.pair.look(target)
 
     def refusal(self, environment: str, target: str, force: bool) -> int:
         """The exit code that a promotion must have."""
@@ -427,21 +261,6 @@ class Pipelines(RuleBasedStateMachine):
         whole = all(node_id in state.tree for node_id, _ in state.manifest)
         stale = any(entry.stale for entry in state.tree.values())
         return 0 if whole and not stale and state.manifest == record.plan.manifest else 1
-
-    @staticmethod
-    def project_of(state: State) -> Any:
-        return replace(first_project(), nodes=dict(state.manifest), data={})
-
-    @staticmethod
-    def changed(before: Any, after: Any) -> list[str]:
-        names = {*before, *after}
-        return sorted(
-            name
-            for name in names
-            if name not in before
-            or name not in after
-            or before[name].artifact.content() != after[name].artifact.content()
-        )
 
     def rollback(self, data: st.DataObject) -> None:
         world, how = self.world, data.draw(st.sampled_from(["steps", "snapshot", "at", "name"]))
@@ -464,13 +283,13 @@ class Pipelines(RuleBasedStateMachine):
             at = world.states[target].created_at if target else 86400.0
             command = ["rollback", environment, "--at", datetime.fromtimestamp(at, UTC).isoformat()]
         state = world.states[target] if target else None
-        answer = self.call(*command, "--json", code=0 if state else 1)
+        answer = self.pair.call(*command, "--json", code=0 if state else 1)
         if state is not None:
             head = world.head(environment)
             assert head is not None
             unchanged = (head.tree, head.manifest) == (state.tree, state.manifest)
             assert answer.document["status"] == ("unchanged" if unchanged else "success")
-            assert sorted(answer.document["changed_nodes"]) == self.changed(head.tree, state.tree)
+            assert sorted(answer.document["changed_nodes"]) == changed(head.tree, state.tree)
             if not unchanged:
                 after = replace(
                     state,
@@ -480,10 +299,10 @@ class Pipelines(RuleBasedStateMachine):
                     promoted_from=None,
                     restores=target,
                 )
-                self.moved(environment, answer.document["snapshot"], after)
+                self.pair.moved(environment, answer.document["snapshot"], after)
                 fresh = {name for name, entry in state.tree.items() if not entry.stale}
-                self.deliver(environment, self.project_of(state), fresh, state.tree)
-        self.look(environment)
+                self.pair.deliver(environment, project_of(state), fresh, state.tree)
+        self.pair.look(environment)
 
     # keeping and giving up
 
@@ -491,18 +310,18 @@ class Pipelines(RuleBasedStateMachine):
         environment, back = self.some_moment(data)
         history = self.world.history(environment)
         found = back < len(history)
-        self.call("env", "pin", environment, str(back), code=0 if found else 1)
+        self.pair.call("env", "pin", environment, str(back), code=0 if found else 1)
         if found:
             self.world.pins[history[back]] = environment
-        self.look(environment)
+        self.pair.look(environment)
 
     def unpin(self, data: st.DataObject) -> None:
         environment = data.draw(st.sampled_from([*self.world.pins.values(), PRODUCTION]))
         pinned = [digest for digest, name in self.world.pins.items() if name == environment]
-        self.call("env", "unpin", environment, code=0 if pinned else 1)
+        self.pair.call("env", "unpin", environment, code=0 if pinned else 1)
         for digest in pinned:
             del self.world.pins[digest]
-        self.look(environment)
+        self.pair.look(environment)
 
     def delete(self, data: st.DataObject) -> None:
         self.do_delete(self.some_environment(data))
@@ -510,12 +329,12 @@ class Pipelines(RuleBasedStateMachine):
     def do_delete(self, environment: str) -> None:
         world = self.world
         code = 5 if environment == PRODUCTION else 0 if environment in world.records else 1
-        self.call("env", "delete", environment, code=code)
+        self.pair.call("env", "delete", environment, code=code)
         if code == 0:
             for remembered in (world.records, world.heads, world.rejected, world.delivered):
-                remembered.pop(environment, None)  # type: ignore[attr-defined]
-            assert not (self.real.root / "target/environments" / environment).exists()
-        self.look(environment)
+                remembered.pop(environment, None)
+            assert not (self.pair.real.root / "target/environments" / environment).exists()
+        self.pair.look(environment)
 
     def gc(self, data: st.DataObject) -> None:
         kept = data.draw(
@@ -531,12 +350,12 @@ class Pipelines(RuleBasedStateMachine):
             # The clock of the disk moves by some milliseconds at a time.
             time.sleep(0.02)
         by_settings = keep_last is None and not keeps_days
-        answer = self.call(*command, code=0)
+        answer = self.pair.call(*command, code=0)
         gone = self.world.collect(keep_last or 0, keeps_days or by_settings, grace=grace)
         assert answer.document["removed"]["bytes"] == gone
         assert answer.document["removed"]["spared"] == 0
         for environment in [PRODUCTION, *ENVIRONMENTS]:
-            self.look(environment)
+            self.pair.look(environment)
         return gone
 
     def give_back(self, data: st.DataObject) -> None:
@@ -545,7 +364,7 @@ class Pipelines(RuleBasedStateMachine):
         self.do_gc(None, True, grace=False)
         used = {
             entry["name"]: entry["unique_bytes"]
-            for entry in self.call("env", "du", "--json", code=0).document["environments"]
+            for entry in self.pair.call("env", "du", "--json", code=0).document["environments"]
         }
         assert used == self.world.usage(), (used, self.world.usage())
         self.do_delete(environment)
@@ -580,7 +399,7 @@ class Pipelines(RuleBasedStateMachine):
         tables = sorted(n for n, e in shown.tree.items() if e.artifact.table) if shown else []
         node_id = data.draw(st.sampled_from(tables)) if tables else "transform.none"
         sql = f"SELECT * FROM {node_id}"
-        answer = self.call("repl", "--env", where, "--format", "json", "--exec", sql, code=0 if tables else 1)
+        answer = self.pair.call("repl", "--env", where, "--format", "json", "--exec", sql, code=0 if tables else 1)
         if tables:
             assert shown is not None
             table = shown.tree[node_id].artifact.table
@@ -592,17 +411,17 @@ class Pipelines(RuleBasedStateMachine):
     def migrate(self, data: st.DataObject) -> None:
         world, backend = self.world, data.draw(st.sampled_from(["file", "database"]))
         code = 0 if world.runs else 1
-        self.call("migrate-state", "--backend", backend, "--no-dry-run", code=code)
+        self.pair.call("migrate-state", "--backend", backend, "--no-dry-run", code=code)
         if code == 0:
             world.backend = backend
-            counts = self.call("migrate-state", "--backend", backend, "--summary", "--json", code=0).document
+            counts = self.pair.call("migrate-state", "--backend", backend, "--summary", "--json", code=0).document
             assert counts["in_force"] == backend
             assert {name: found["runs"] for name, found in counts["backends"].items()} == {
                 name: len(world.runs) if name == backend else 0 for name in ("file", "database")
             }
-        self.look(PRODUCTION)
+        self.pair.look(PRODUCTION)
 
-    # looking
+    # choosing
 
     def some_environment(self, data: st.DataObject) -> str:
         """Production, or another that there is; seldom one that there is not."""
@@ -617,103 +436,6 @@ class Pipelines(RuleBasedStateMachine):
         """An environment and a number of moves back, now and then one too far."""
         environment = self.some_environment(data)
         return environment, data.draw(st.integers(0, len(self.world.history(environment))))
-
-    def call(self, *arguments: str, code: int) -> Answer:
-        note(f"seeknal {shlex.join(arguments)}")
-        answer = self.real.seeknal(*arguments)
-        if arguments[:2] != ("env", "history"):
-            # That one is called after each of the others, to compare.
-            self.calls[" ".join(arguments[:2]) if arguments[0] == "env" else arguments[0]] += 1
-        assert answer.code == code, f"seeknal {' '.join(arguments)}: exit {answer.code}, not {code}\n{answer.text}"
-        return answer
-
-    def names(self, kind: str) -> set[str]:
-        return {entry.name for entry in stored(self.store, kind)}
-
-    def look(self, environment: str) -> None:
-        """Compare everything that can be seen with the model."""
-        world, store = self.world, self.store
-        assert {name: store.refs.read(name) for name in store.refs.names()} == world.heads
-        assert self.names(SNAPSHOT) == world.states.keys()
-        assert self.names(ACTION) == {self.fingerprints[key] for key in world.actions}
-        assert {Path(name).stem for name in self.names(BLOB)} == world.blobs.keys()
-        assert set(store.environment_names()) == world.records.keys()
-        for name, record in world.records.items():
-            real = store.read_environment(name)
-            assert real is not None
-            assert real.plan is not None
-            assert (real.status, real.plan.base) == (record.status, record.plan.base), name
-        for name in world.heads:
-            self.compare_state(name)
-            self.compare_links(name)
-        for name in [PRODUCTION, *ENVIRONMENTS]:
-            rejected = {
-                node_id: {blob.digest for _, table in node.tables for blob in table.blobs()}
-                for node_id, node in store.read_failed(name).nodes.items()
-            }
-            assert rejected == world.rejected.get(name, {}), name
-            for path, text in world.delivered.get(name, {}).items():
-                folder = self.real.root if name == PRODUCTION else self.real.root / f"target/environments/{name}/output"
-                assert (folder / path).read_text() == text
-        self.compare_history(environment)
-        if store.root.is_dir():
-            found = check_store(seeknal.dag.project.Project.open(self.real.root))
-            assert [finding for finding in found.findings if not finding.is_note] == []
-
-    def compare_state(self, environment: str) -> None:
-        digest, state = self.world.heads[environment], self.world.head(environment)
-        assert state is not None
-        if digest in self.looked_at:
-            return
-        self.looked_at.add(digest)
-        snapshot = self.store.read_snapshot(digest)
-        for field in ("environment", "parent", "reason", "base", "promoted_from", "restores"):
-            assert getattr(snapshot, field) == getattr(state, field), field
-        real = self.store.read_tree(snapshot.tree).nodes
-        assert {
-            name: (entry.fingerprint, entry.stale, entry.artifact.run_id, entry.artifact.row_count)
-            for name, entry in real.items()
-        } == {
-            name: (self.fingerprints[entry.key], entry.stale, entry.artifact.run_id, entry.artifact.rows)
-            for name, entry in state.tree.items()
-        }
-        for name, entry in state.tree.items():
-            assert [blob.digest for blob in real[name].artifact.blobs()] == [blob for blob, _ in entry.artifact.blobs]
-            if entry.artifact.table is not None:
-                table = self.tables[entry.artifact.blobs[0][0]]
-                assert (table.columns, table.rows) == (entry.artifact.table.columns, entry.artifact.table.rows)
-
-    def compare_links(self, environment: str) -> None:
-        """The files that people open are the tables of the state where the environment stands, and no others."""
-        target = self.real.root / "target"
-        folder = (target if environment == PRODUCTION else target / "environments" / environment) / "cache"
-        state = self.world.head(environment)
-        assert state is not None
-        shown = {
-            f"{path.parent.name}.{path.stem}": os.path.realpath(path).rpartition("/blobs/")[2]
-            for path in folder.glob("*/*.parquet")
-        }
-        assert {name: path.replace("/", "").removesuffix(".parquet") for name, path in shown.items()} == {
-            name: entry.artifact.blobs[0][0] for name, entry in state.tree.items() if entry.artifact.table is not None
-        }
-
-    def compare_history(self, environment: str) -> None:
-        world = self.world
-        history = world.history(environment)
-        answer = self.call("env", "history", environment, "--limit", "500", "--json", code=0 if history else 1)
-        if not history:
-            return
-        entries = answer.document["history"]
-        assert [entry["snapshot"] for entry in entries] == history
-        for entry in entries:
-            state = world.states[entry["snapshot"]]
-            assert (entry["reason"], entry["pinned"]) == (state.reason, entry["snapshot"] in world.pins)
-            assert (entry["promoted_from"], entry["restores"]) == (state.promoted_from, state.restores)
-            if state.parent is not None and state.parent not in world.states:
-                assert entry["changed_nodes"] is None
-            else:
-                before = world.states[state.parent].tree if state.parent else {}
-                assert sorted(entry["changed_nodes"]) == self.changed(before, state.tree)
 
 
 @pytest.mark.parametrize("part", range(4))
