@@ -170,12 +170,17 @@ class PythonFunction(Kind):
         root = Path(task.project_root)
         context = self._context(task, bench)
         rows: Artifact | InputTable | None = None
+        # What an earlier attempt left there does not go with this one's output.
+        context.forget_what_waits()
         try:
             with function_running(root, self._function, context.params):
                 value = call_function(root, self._function, context)
                 if not (value is None and self.name == "source"):
                     # A relation is computed only now, by code of the user's.
                     rows = self._stored(value, task, bench)
+        except BaseException:
+            context.forget_what_waits()
+            raise
         finally:
             context.close()
         if rows is None and not spec.table:
@@ -270,6 +275,7 @@ class PythonFunction(Kind):
             node_meta={"kind": task.kind, "name": task.node_id.partition(".")[2], **task.spec},
             inputs=inputs,
             limits=Limits(task.threads, task.memory_limit_bytes, str(bench.store.temporary_folder)),
+            _fingerprint=task.fingerprint,
         )
 
     def _memory(self, store_root: Path, spec: Any, inputs: Sequence[Sequence[Sequence[str]]]) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seeknal.dag.names import PRODUCTION
-from seeknal.pipeline.node_state import NodeState
+from seeknal.pipeline.node_state import NodeState, state_path, waiting_path
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
@@ -60,6 +60,7 @@ class PipelineContext:
     limits: Limits = field(default_factory=Limits, repr=False)
     _connection: Any = field(default=None, repr=False)
     _state: NodeState | None = field(default=None, repr=False)
+    _fingerprint: str = field(default="", repr=False)
 
     @property
     def node_kind(self) -> str:
@@ -73,14 +74,27 @@ class PipelineContext:
     def state(self) -> NodeState:
         """The node's own memory between its runs; see :class:`NodeState`."""
         if self._state is None:
-            inside = Path("state", "nodes", f"{self.node_id}.json")
-            productions = self.target_dir / inside
-            if self.environment == PRODUCTION:
-                self._state = NodeState(productions)
-            else:
-                own = self.target_dir / "environments" / self.environment / inside
-                self._state = NodeState(own, productions)
+            folder = self._environment_folder()
+            first = None if self.environment == PRODUCTION else state_path(self.target_dir, self.node_id)
+            self._state = NodeState(state_path(folder, self.node_id), first, self._waiting_state())
         return self._state
+
+    def forget_what_waits(self) -> None:
+        """Forget what was saved for an output that did not come about. Seeknal calls this."""
+        waiting = self._waiting_state()
+        if waiting is not None:
+            waiting.unlink(missing_ok=True)
+
+    def _waiting_state(self) -> Path | None:
+        """Where saved state waits for the output to be committed; None outside of runs: nothing is committed there."""
+        if not self._fingerprint:
+            return None
+        return waiting_path(self._environment_folder(), self.node_id, self._fingerprint)
+
+    def _environment_folder(self) -> Path:
+        if self.environment == PRODUCTION:
+            return self.target_dir
+        return self.target_dir / "environments" / self.environment
 
     # data
 

@@ -149,6 +149,10 @@ def schemas_of(tree: Tree) -> dict[str, Schema | None]:
     return {node_id: entry.artifact.schema() or None for node_id, entry in tree.nodes.items()}
 
 
-def fingerprints_of(tree: Tree) -> dict[str, str]:
-    """The fingerprint of each node's artifact, but of those that are behind what they should be."""
-    return {node_id: entry.fingerprint for node_id, entry in tree.nodes.items() if not entry.stale}
+def fingerprints_of(tree: Tree, wanted: Collection[str] | None = None) -> dict[str, str]:
+    """The fingerprint of each node's artifact (of those ``wanted``), but of those that are stale."""
+    return {
+        node_id: entry.fingerprint
+        for node_id, entry in tree.nodes.items()
+        if not entry.stale and (wanted is None or node_id in wanted)
+    }

@@ -33,9 +33,10 @@ from seeknal.errors import SeeknalError
 from seeknal.nodes.check import summary
 from seeknal.nodes.kind import Task
 from seeknal.nodes.registry import KINDS
+from seeknal.pipeline.node_state import keep_states
 from seeknal.store.filesystem import digest_bytes
 from seeknal.store.objects import Artifact, Tree, TreeEntry
-from seeknal.workflow.commit import built_manifest, commit
+from seeknal.workflow.commit import built_manifest, commit, fingerprints_of
 from seeknal.workflow.delivery import deliver
 from seeknal.workflow.heads import environment_lock
 from seeknal.workflow.limits import usable_cores
@@ -383,6 +384,7 @@ class DAGRunner:
             run_id=engine.run_id,
             written=self._written,
         )
+        keep_states(session.project.target, fingerprints_of(tree, self._artifacts.keys()))
         not_shown = show_environment(
             session.project, session.store, PRODUCTION, session.store.read_snapshot(digest), tree
         )

@@ -24,6 +24,7 @@ from seeknal.dag.project import Project, project_files
 from seeknal.dag.project_memo import ProjectMemo
 from seeknal.dag.python_stamp import python_stamp
 from seeknal.errors import BusyError, CorruptObjectError, Problem, ProjectError
+from seeknal.pipeline.node_state import keep_states
 from seeknal.redaction import show_names
 from seeknal.state.locks import Patience
 from seeknal.store.file_memo import FileDigests
@@ -260,11 +261,12 @@ class Session:
                 written=run.written,
                 listener=listener,
             )
+            done = {node.node_id for node in result.nodes if node.status in ("success", "cached")}
+            keep_states(self.project.environment_folder(environment), fingerprints_of(tree, done))
             errors = show_environment(
                 self.project, self.store, environment, self.store.read_snapshot(snapshot), tree, listener
             )
             if publish:
-                done = {node.node_id for node in result.nodes if node.status in ("success", "cached")}
                 errors += deliver(
                     self.project, self.store, environment, self.manifest, tree, done, listener, stop, self.parameters
                 )

@@ -17,6 +17,7 @@ from seeknal.errors import Problem
 from seeknal.workflow.results import RunOptions, RunResult
 from seeknal.workflow.session import Session
 from tests.engine.workflow.projects import executed_in, run, write, write_project
+from tests.engine.workflow.projects import transform as sql_transform
 
 ORDERS = {
     "data/orders.csv": "id,amount,day\n1,10,2026-01-01\n2,20,2026-01-02\n3,,2026-01-03\n",
@@ -924,6 +925,58 @@ def test_an_environments_memory_begins_as_productions_and_never_changes_it(tmp_p
     own = tmp_path / "target/environments/dev/state/nodes/source.counted.json"
     assert json.loads(production.read_text()) == {"runs": 1}
     assert json.loads(own.read_text()) == {"runs": 3}
+
+
+FETCHING = """
+    from seeknal.pipeline import source
+
+    @source(name="fetched", audits=["n < LIMIT"])
+    def fetched(ctx):
+        import pyarrow
+        n = ctx.state.get("n", 0) + 1
+        ctx.state.set("n", n)
+        ctx.state.save()
+        SECOND
+        return pyarrow.table({"n": [n]})
+    """
+
+
+def remembered(root: Path) -> int:
+    path = root / "target/state/nodes/source.fetched.json"
+    return int(json.loads(path.read_text())["n"]) if path.exists() else 0
+
+
+def fetching(root: Path, limit: int, second: str = "") -> str:
+    """Write a source that counts in its memory, run it, and tell how that ended."""
+    write(root, "seeknal/fetched.py", FETCHING.replace("LIMIT", str(limit)).replace("SECOND", second))
+    return run(root).status
+
+
+def test_a_memory_does_not_move_on_where_checks_reject_the_output(tmp_path: Path) -> None:
+    write_project(tmp_path, {})
+    assert fetching(tmp_path, 2) == "success"
+    assert remembered(tmp_path) == 1
+    # Other code, so that it is called again: what it fetches is rejected, so it is still to be fetched.
+    assert fetching(tmp_path, 2, "print()") == "failed"
+    assert remembered(tmp_path) == 1
+    assert fetching(tmp_path, 2, "1 / 0") == "failed"
+    assert remembered(tmp_path) == 1
+    # The rejected output passes now, without a call; what was saved beside it counts.
+    assert fetching(tmp_path, 3, "print()") == "success"
+    assert rows(tmp_path, "source.fetched") == [(2,)]
+    assert remembered(tmp_path) == 2
+    assert not list((tmp_path / "target/state/waiting").iterdir())
+
+
+def test_a_memory_moves_on_with_the_run_that_commits_its_output(tmp_path: Path) -> None:
+    broken = sql_transform("broken", "SELECT CAST(n || 'x' AS INTEGER) AS n FROM source.fetched")
+    write_project(tmp_path, {"seeknal/broken.yml": broken})
+    assert fetching(tmp_path, 9) == "failed"
+    assert remembered(tmp_path) == 0
+    (tmp_path / "seeknal/broken.yml").unlink()
+    assert fetching(tmp_path, 9) == "success"
+    assert rows(tmp_path, "source.fetched") == [(1,)]
+    assert remembered(tmp_path) == 1
 
 
 def test_planning_warns_of_a_function_that_reads_what_no_fingerprint_sees(tmp_path: Path) -> None:
