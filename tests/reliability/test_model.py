@@ -35,7 +35,7 @@ seldom = st.integers(0, 9).map(lambda number: number == 9)
 STEPS = (
     "edit", "undo", "plan", "plan_production", "run", "run", "edit_and_run", "edit_and_run", "edit_and_run", "apply",
     "try_out", "try_out", "try_out", "release", "release", "release", "promote", "promote", "rollback", "rollback",
-    "pin", "unpin", "delete", "gc", "gc", "give_back", "query", "query_the_past", "query_pinned", "migrate",
+    "promote_the_past", "pin", "unpin", "delete", "gc", "gc", "give_back", "query", "query_the_past", "query_pinned", "migrate",
 )  # fmt: skip
 
 
@@ -263,8 +263,17 @@ class Pipelines(RuleBasedStateMachine):
         return 0 if whole and not stale and state.manifest == record.plan.manifest else 1
 
     def rollback(self, data: st.DataObject) -> None:
-        world, how = self.world, data.draw(st.sampled_from(["steps", "snapshot", "at", "name"]))
         environment, back = self.some_moment(data)
+        self.do_rollback(environment, back, data.draw(st.sampled_from(["steps", "snapshot", "at", "name"])))
+
+    def promote_the_past(self, data: st.DataObject) -> None:
+        """What an environment went back to may not be what was planned for it."""
+        environment = self.other_environment(data)
+        self.do_rollback(environment, data.draw(st.integers(1, 3)), "steps")
+        self.do_promote(environment, data.draw(st.sampled_from([PRODUCTION, "stage"])), force=data.draw(st.booleans()))
+
+    def do_rollback(self, environment: str, back: int, how: str) -> None:
+        world = self.world
         history = world.history(environment)
         back = max(back, 1) if how == "steps" else back
         if back < len(history):
