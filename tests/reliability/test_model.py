@@ -35,7 +35,8 @@ seldom = st.integers(0, 9).map(lambda number: number == 9)
 STEPS = (
     "edit", "undo", "plan", "plan_production", "run", "run", "edit_and_run", "edit_and_run", "edit_and_run", "apply",
     "try_out", "try_out", "try_out", "release", "release", "release", "promote", "promote", "rollback", "rollback",
-    "promote_the_past", "pin", "unpin", "delete", "gc", "gc", "give_back", "query", "query_the_past", "query_pinned", "migrate",
+    "promote_the_past", "pin", "unpin", "delete", "gc", "gc", "give_back", "query", "query_the_past", "query_pinned",
+    "migrate",
 )  # fmt: skip
 
 
