@@ -118,16 +118,17 @@ class _Reader:
         stack: list[tuple[Any, frozenset[str]]] = [(statement, frozenset())]
         while stack:
             node, scope = stack.pop()
-            if isinstance(node, list):
-                stack.extend((item, scope) for item in reversed(node))
-            elif isinstance(node, dict):
+            parts: list[tuple[Any, frozenset[str]]] = []
+            if isinstance(node, dict):
                 self._visit(node, scope)
+                below = node
                 if "cte_map" in node:
                     parts, scope = _ctes(node["cte_map"], scope)
-                    stack.extend((node[key], scope) for key in reversed(node) if key != "cte_map")
-                    stack.extend(reversed(parts))
-                else:
-                    stack.extend((value, scope) for value in reversed(node.values()))
+                    below = {key: value for key, value in node.items() if key != "cte_map"}
+                node = below.values()
+            # Most of a tree is names and numbers.
+            stack.extend([(item, scope) for item in reversed(node) if isinstance(item, (dict, list))])
+            stack.extend(reversed(parts))
         return self._found
 
     def _visit(self, node: dict[str, Any], scope: frozenset[str]) -> None:

@@ -32,9 +32,13 @@ _STORED_AS = (
 )
 
 
-# Level 1 gives files of the same size as DuckDB's own choice, 3, and takes a sixth less time. The file that is written
-# has a temporary name already.
-_OPTIONS = "FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, USE_TMP_FILE false"
+# Level 1 gives files of the same size as DuckDB's own choice, 3, and takes a sixth less time.
+_ZSTD = "COMPRESSION zstd, COMPRESSION_LEVEL 1"
+
+# Of a file of a few kilobytes, zstd takes a sixth of the time that all of the node takes, and saves nothing: a block of
+# the disk is as large.
+_SNAPPY = "COMPRESSION snappy"
+ROWS_WORTH_ZSTD = 20_000
 
 _PATTERN_CHARACTER = re.compile(r"([*?[])")
 
@@ -62,8 +66,13 @@ def table_query(table: InputTable) -> str:
         quoted(name) if stored_type(type_) == type_ else f"CAST({quoted(name)} AS {type_}) AS {quoted(name)}"
         for name, type_ in table.columns
     )
-    every_type_is_stored = all(stored_type(type_) == type_ for _, type_ in table.columns)
-    return f"SELECT {'*' if every_type_is_stored else columns} FROM read_parquet({file_list(table.paths)})"
+    files = f"FROM read_parquet({file_list(table.paths)})"
+    return files if all(stored_type(type_) == type_ for _, type_ in table.columns) else f"SELECT {columns} {files}"
+
+
+def _is_small(task: Task) -> bool:
+    """Guess from its inputs whether a task's result is small; of one that reads nothing, nobody can tell."""
+    return len(task.inputs) > 0 and sum(table.row_count for table in task.inputs) < ROWS_WORTH_ZSTD
 
 
 class QueryFailed(Exception):
@@ -182,7 +191,7 @@ class Workbench:
                 self._execute(connection, "CREATE TEMP TABLE seeknal_result AS ", query, "", len(before))
                 query = "FROM seeknal_result"
                 schema = {name: type_ for name, type_, *_ in connection.execute(f"DESCRIBE {query}").fetchall()}
-            return self.copy_to_store(connection, query, schema)
+            return self.copy_to_store(connection, query, schema, small=_is_small(task))
         finally:
             if len(task.statements) > 1 or task.schema is None or task.positions:
                 drop_temporary_objects(connection)
@@ -197,7 +206,7 @@ class Workbench:
         fillings = [(start, end, called, table_query(task.inputs[index])) for start, end, index, called in task.places]
         query = FilledSql.of(task.statements[0], fillings)
         try:
-            return self.copy_to_store(connection, query.text, schema)
+            return self.copy_to_store(connection, query.text, schema, small=_is_small(task))
         except QueryFailed as error:
             if isinstance(error.__cause__, (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException)):
                 return None
@@ -205,8 +214,10 @@ class Workbench:
             problem = replace(error.problem, offset=None if offset is None else query.original_offset(offset))
             raise QueryFailed(problem, error.statement) from error.__cause__
 
-    def copy_to_store(self, connection: Any, query: str, schema: dict[str, str]) -> Artifact:
+    def copy_to_store(self, connection: Any, query: str, schema: dict[str, str], *, small: bool = False) -> Artifact:
         """Stream a query's result into a blob. ``schema`` is what the query gives: name → DuckDB type.
+
+        ``small``: it is expected to be no larger than a few megabytes.
 
         Raises QueryFailed on the hermetic connection, duckdb.Error on the other.
         """
@@ -220,8 +231,9 @@ class Workbench:
             before, after = f"(SELECT * REPLACE ({', '.join(casts)}) FROM (", "\n))"
         file = self.store.temporary_path()
         try:
-            options = f" TO {literal(str(file))} ({_OPTIONS})"
-            self._execute(connection, f"COPY {before}", query, f"{after}{options}", -1)
+            # The file that is written has a temporary name already.
+            options = f"FORMAT parquet, {_SNAPPY if small else _ZSTD}, USE_TMP_FILE false"
+            self._execute(connection, f"COPY {before}", query, f"{after} TO {literal(str(file))} ({options})", -1)
             blob, row_count, columns = self.store.adopt_parquet(file, schema.values())
         finally:
             file.unlink(missing_ok=True)

@@ -4,9 +4,11 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from seeknal.dag.sql import take_apart
+from seeknal.nodes import workbench
 from seeknal.nodes.kind import InputTable, Task, stored_table
 from seeknal.nodes.workbench import QueryFailed, Workbench
 
@@ -148,3 +150,16 @@ def test_a_node_larger_than_its_memory_spills_to_the_disk_and_finishes(bench: Wo
     assert first == connection.execute("SELECT min(md5(range::VARCHAR)) FROM range(1200000)").fetchone()
     bench.close()
     assert not list(bench.store.temporary_folder.iterdir())
+
+
+def test_small_results_are_compressed_fast_and_large_ones_well(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading = task(bench, tables(bench), "SELECT id FROM source.orders", {"id": "INTEGER"})
+    codecs = []
+    for rows in (workbench.ROWS_WORTH_ZSTD, 0):
+        monkeypatch.setattr(workbench, "ROWS_WORTH_ZSTD", rows)
+        file = bench.store.blob_path(bench.store_query(reading).parts[0])
+        (said,) = duckdb.execute(f"SELECT compression FROM parquet_metadata('{file}')").fetchall()
+        codecs.append(said[0])
+    assert codecs == ["SNAPPY", "ZSTD"]
