@@ -108,20 +108,17 @@ def _count(promotion: Any, category: str) -> int:
 
 
 def _show_changes(console: Console, promotion: Any) -> None:
-    from seeknal.dag.names import short_names
-
     changed = promotion.changed_nodes()
     categories = promotion.categories()
-    names = short_names(promotion.target_tree.nodes | promotion.source_tree.nodes)
     console.line()
     console.line("Changes to Promote:")
     console.line(f"  Nodes with another output: {len(changed)}")
-    for node_id in changed:
+    for node_id, entry in promotion.change.changed.items():
         category = categories.get(node_id)
-        removed = ["removed"] if node_id not in promotion.source_tree.nodes else []
+        removed = [] if entry is not None else ["removed"]
         said = ", ".join([*removed, *([category.upper()] if category else [])])
         label = f" ({said})" if said else ""
-        console.line(f"    - {names[node_id]}{label}")
+        console.line(f"    - {promotion.change.shown[node_id]}{label}")
     console.line()
     if promotion.is_breaking and _count(promotion, "breaking"):
         console.mark("warning", f"{_count(promotion, 'breaking')} breaking change(s): readers of these nodes may fail")

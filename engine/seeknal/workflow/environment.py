@@ -130,8 +130,7 @@ class EnvironmentManager:
             plan.removed_nodes,
             plan.nodes_to_execute,
             profile_path,
-            plan.to_dict(),
-            parameters,
+            parameters=parameters,
         )
 
         def with_plan(before: EnvironmentRecord | None) -> EnvironmentRecord:
@@ -142,17 +141,24 @@ class EnvironmentManager:
         self.store.prepare()
         manifest_path = self.store.write_manifest(change.manifest_fingerprint, session.manifest.to_json())
         record = self.store.update_environment(name, with_plan)
-        self._show_plan(record, session, production.tree if production else Tree({}), manifest_path)
+        self._show_plan(record, plan, session, production.tree if production else Tree({}), manifest_path)
         return plan
 
-    def _show_plan(self, record: EnvironmentRecord, session: Session, production: Tree, manifest_path: Path) -> None:
-        assert record.plan is not None
+    def _show_plan(
+        self,
+        record: EnvironmentRecord,
+        plan: EnvironmentPlan,
+        session: Session,
+        production: Tree,
+        manifest_path: Path,
+    ) -> None:
         folder = self.project.environment_folder(record.name)
-        write_json(self.store, folder / "plan.json", record.plan.document)
-        write_json(self.store, self.project.target / "plans" / f"{record.name}.json", record.plan.document)
+        document = plan.to_dict()
+        write_json(self.store, folder / "plan.json", document)
+        write_json(self.store, self.project.target / "plans" / f"{record.name}.json", document)
         show_record(self.project, self.store, record)
         link_atomically(manifest_path, folder / "manifest.json", self.store.temporary_folder)
-        to_execute = set(record.plan.to_execute)
+        to_execute = set(plan.nodes_to_execute)
         unchanged = [node_id for node_id in session.manifest.nodes if node_id not in to_execute]
         show_references(self.project, self.store, record.name, production, unchanged)
 

@@ -14,20 +14,18 @@ from datetime import datetime
 
 import msgspec
 
-from seeknal.dag.manifest import Manifest
 from seeknal.dag.names import PRODUCTION
 from seeknal.dag.parameters import GivenParameters, RunParameters
 from seeknal.dag.project import Project
 from seeknal.errors import BusyError, CorruptObjectError, DeliveryError, PromotionRaceError, SeeknalError
-from seeknal.nodes.registry import KINDS
 from seeknal.state.locks import Patience
-from seeknal.store.objects import EnvironmentRecord, FailedNodes, Snapshot, Tree
+from seeknal.store.objects import EnvironmentRecord, FailedNodes, Snapshot
 from seeknal.store.store import Store
 from seeknal.workflow.commit import move_to_tree
-from seeknal.workflow.delivery import deliver
 from seeknal.workflow.events import Listener, silent
 from seeknal.workflow.heads import AT_ONCE, environment_lock, read_manifest
-from seeknal.workflow.moves import changed_nodes, first_few, what_moved
+from seeknal.workflow.moves import first_few, what_moved
+from seeknal.workflow.tree_change import TreeChange, stands, tree_change
 from seeknal.workflow.views import show_environment, show_record
 
 
@@ -40,14 +38,12 @@ class Promotion:
     record: EnvironmentRecord
     source_snapshot: Snapshot
     source_digest: str
-    source_tree: Tree
     target_digest: str | None
-    target_tree: Tree
-    manifest: Manifest
+    change: TreeChange
 
     def changed_nodes(self) -> list[str]:
         """The nodes that the target will have another output of, or none any more."""
-        return changed_nodes(self.target_tree, self.source_tree)
+        return list(self.change.changed)
 
     def categories(self) -> dict[str, str]:
         """What the environment's plan says of the nodes: id → breaking, non_breaking, metadata."""
@@ -61,7 +57,7 @@ class Promotion:
 
 
 def plan_promotion(store: Store, record: EnvironmentRecord, target: str, *, force: bool = False) -> Promotion:
-    """Decide on a promotion. Reads two snapshots and their trees; writes nothing.
+    """Decide on a promotion. Reads two snapshots, and what is remembered of the change from one to the other.
 
     Raises SeeknalError where the environment was not applied as planned, PromotionRaceError where production moved,
     StoreError where what it would show is damaged.
@@ -97,10 +93,8 @@ def plan_promotion(store: Store, record: EnvironmentRecord, target: str, *, forc
         record,
         snapshot,
         digest,
-        store.read_tree(snapshot.tree),
         target_digest,
-        store.read_tree(target_snapshot.tree) if target_snapshot else Tree({}),
-        read_manifest(store, snapshot.manifest),
+        tree_change(store, target_snapshot, snapshot),
     )
     _insist_on_whole(store, promotion)
     return promotion
@@ -116,18 +110,12 @@ def _insist_on_whole(store: Store, promotion: Promotion) -> None:
     plan = promotion.record.plan
     if plan is None or promotion.source_snapshot.manifest != plan.manifest:
         raise SeeknalError(f"Environment '{source}' has not been applied as it is planned", hint=again)
-    entries = promotion.source_tree.nodes
-    behind = [
-        node_id
-        for node_id, node in promotion.manifest.nodes.items()
-        if KINDS[node.kind].executes and (node_id not in entries or entries[node_id].stale)
-    ]
-    if behind:
-        names = first_few(behind)
+    if promotion.change.behind:
+        names = first_few(promotion.change.behind)
         raise SeeknalError(f"Environment '{source}' holds outputs that are out of date: {names}", hint=again)
     # Only what changes for the target: what it has already, it has.
-    for node_id in promotion.changed_nodes():
-        fault = store.find_fault(entries[node_id].artifact) if node_id in entries else ""
+    for node_id, entry in promotion.change.changed.items():
+        fault = store.find_fault(entry.artifact) if entry is not None else ""
         if fault:
             raise CorruptObjectError(f"the output of {node_id} {fault}", hint=again)
 
@@ -139,7 +127,11 @@ def _plan_again(source: str) -> str:
 def _insist_on_source(store: Store, promotion: Promotion) -> None:
     """Refuse a state that is gone, because the environment went on meanwhile and garbage was collected."""
     try:
-        store.read_tree(store.read_snapshot(promotion.source_digest).tree)
+        snapshot = store.read_snapshot(promotion.source_digest)
+        if not stands(store, snapshot, promotion.change):
+            # It says what is wrong, where anything is.
+            store.read_tree(snapshot.tree)
+            read_manifest(store, snapshot.manifest)
     except CorruptObjectError:
         if store.refs.read(promotion.source) == promotion.source_digest:
             raise
@@ -193,14 +185,16 @@ def execute_promotion(
         store.write_failed(promotion.target, FailedNodes())
         errors = show_environment(project, store, promotion.target, snapshot, None, listener)
         _remember(project, store, promotion, digest)
-        if not publish:
+        if not publish or not (promotion.change.exposures or store.read_deliveries(promotion.target).nodes):
             return errors
+        from seeknal.workflow.delivery import deliver
+
         return errors + deliver(
             project,
             store,
             promotion.target,
-            promotion.manifest,
-            promotion.source_tree,
+            promotion.change.manifest(),
+            promotion.change.tree(),
             None,
             listener,
             parameters=_parameters(promotion),

@@ -43,6 +43,7 @@ from seeknal.workflow.resolution import Base, Resolver
 from seeknal.workflow.results import Forecast, RunOptions, RunResult, new_run_id
 from seeknal.workflow.selection import Selection, outputs_of, select
 from seeknal.workflow.settled import remember, settled
+from seeknal.workflow.tree_change import remember_change
 from seeknal.workflow.views import show_environment
 
 if TYPE_CHECKING:
@@ -263,9 +264,12 @@ class Session:
             )
             done = {node.node_id for node in result.nodes if node.status in ("success", "cached")}
             keep_states(self.project.environment_folder(environment), fingerprints_of(tree, done))
-            errors = show_environment(
-                self.project, self.store, environment, self.store.read_snapshot(snapshot), tree, listener
-            )
+            now = self.store.read_snapshot(snapshot)
+            errors = show_environment(self.project, self.store, environment, now, tree, listener)
+            if environment != PRODUCTION and result.status == "success":
+                # What a promotion of it would change.
+                production = self._head(PRODUCTION)
+                remember_change(self.store, production.snapshot if production else None, now)
             if publish:
                 errors += deliver(
                     self.project, self.store, environment, self.manifest, tree, done, listener, stop, self.parameters

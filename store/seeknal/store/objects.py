@@ -116,7 +116,8 @@ class Snapshot(msgspec.Struct, frozen=True):
 class EnvironmentPlanRecord(msgspec.Struct, frozen=True):
     """What was planned for an environment: for which manifest, against which production snapshot.
 
-    ``parameters`` are what the plan was given, for the runs that apply it.
+    ``parameters`` are what the plan was given, for the runs that apply it. ``document`` is empty: it was the whole
+    plan, as long as the project is large, and nobody read it.
     """
 
     manifest: str

@@ -7,6 +7,8 @@ blob whose stat has its seal is believed without being read, and any other is re
 believed of it. What changes on the medium and leaves the stat as it was is found by reading everything, that is by
 ``seeknal store verify``.
 
+Trees and manifests are sealed by those who would otherwise read them anew; cleaning forgets them, which costs one read.
+
 The seals of all blobs are one file, ``memo/seals``: a line with kind, format version and the number of seals when the
 file was last cleaned, then 16 bytes a seal, in no order. Processes append to it; what is torn, damaged or lost matches
 no blob, and costs reading that blob again. A new blob's seal is written after the blob was made durable:

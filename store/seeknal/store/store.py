@@ -317,6 +317,9 @@ class Store:
 
     # trees, manifests, snapshots
 
+    def tree_path(self, digest: str) -> Path:
+        return self.root / "trees" / digest
+
     def write_tree(self, tree: Tree) -> str:
         return self._write_object("trees", encode(tree))
 
