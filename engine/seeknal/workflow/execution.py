@@ -197,7 +197,7 @@ class Run:
                 if self._stop.overdue():
                     for future in list(futures):
                         pending += self._abandon(futures.pop(future), scheduler)
-                    continue
+                    done = set()
             for future in self._late(futures, workers, done):
                 pending += self._finish(futures.pop(future), future, scheduler, workers, futures)
             if scheduler.stopped is not None:

@@ -8,8 +8,9 @@ import pytest
 
 from seeknal.dag.project import Project
 from seeknal.errors import BusyError, ProjectError
-from seeknal.workflow.events import Event, NodeStarted
+from seeknal.workflow.events import Event, NodeRetried, NodeStarted
 from seeknal.workflow.heads import environment_lock
+from seeknal.workflow.limits import StopRequest
 from seeknal.workflow.reading import TableReader
 from seeknal.workflow.results import RunOptions
 from seeknal.workflow.selection import Filters
@@ -71,6 +72,35 @@ def test_failure_skips_what_depends_on_it_and_leaves_the_ref(chain: Path) -> Non
     assert problem.place is not None
     assert (problem.place.file, problem.place.line) == ("seeknal/doubled.yml", 4)
     assert "Could not convert" in problem.message
+
+
+class Insisting(StopRequest):
+    """A wish to stop that is not looked at for ever."""
+
+    looks = 0
+
+    def overdue(self) -> bool:
+        self.looks += 1
+        assert self.looks < 100
+        return super().overdue()
+
+
+def test_run_that_is_told_to_stop_at_once_does_not_wait_for_further_attempts(chain: Path) -> None:
+    write(
+        chain, "seeknal/doubled.yml", transform("doubled", "SELECT CAST('x' || n AS INTEGER) AS n FROM source.numbers")
+    )
+    stop = Insisting()
+
+    def listen(event: Event) -> None:
+        if isinstance(event, NodeRetried):
+            stop.request()
+            stop.request()
+
+    with Session.open(Project.open(chain)) as session:
+        result = session.run("prod", RunOptions(retry=5), listener=listen, stop=stop)
+    assert result.status == "interrupted"
+    status = {node.node_id: node.status for node in result.nodes}
+    assert (status["transform.doubled"], status["transform.summed"]) == ("failed", "skipped")
 
 
 def test_continue_on_error_moves_the_ref_and_keeps_failed_nodes_as_stale(chain: Path) -> None:
