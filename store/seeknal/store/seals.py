@@ -171,7 +171,8 @@ class Seals:
         self._load()
         present: set[bytes] = set()
         for folder in os.scandir(self._blobs):
-            for entry in os.scandir(folder.path):
+            # Other programs leave files of their own everywhere.
+            for entry in os.scandir(folder.path) if folder.is_dir() else ():
                 digest = folder.name + entry.name.partition(".")[0]
                 with contextlib.suppress(FileNotFoundError):
                     present.add(seal_of(digest, entry.stat(follow_symlinks=False)))

@@ -136,6 +136,7 @@ def test_seals_of_blobs_that_are_gone_are_dropped_in_time(store: Store, monkeypa
     monkeypatch.setattr(seals, "_WORTH_CLEANING", 8)
     path = store.root / "memo/seals"
     kept = put(store, b"kept")
+    (store.root / "blobs/.DS_Store").write_bytes(b"a file manager's")
     for number in range(100):
         writer = Store(store.root)
         blob = put(writer, f"{number}".encode())
