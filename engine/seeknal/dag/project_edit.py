@@ -16,6 +16,7 @@ from typing import Any
 from seeknal.dag.project import PROJECT_FILE
 from seeknal.dag.yaml_file import Document, parse_documents
 from seeknal.errors import Problem, ProjectError, SeeknalError
+from seeknal.store.filesystem import sync_folder
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -80,11 +81,7 @@ def apply_edit(edit: ProjectEdit) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(new, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             new.unlink()
