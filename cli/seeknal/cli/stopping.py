@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
-
-import click
 
 from seeknal.workflow.limits import StopRequest
 from seeknal.workflow.worker import interrupt_queries
@@ -29,11 +28,13 @@ def stop_on_signals() -> Iterator[StopRequest]:
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal asked
         asked += 1
-        if asked == 1:
-            click.echo("\nstopping: running nodes may finish; once more to stop at once", err=True)
-            clock.start()
         stop.request(number)
-        if asked == 2:
+        if asked == 1:
+            clock.start()
+            # Past Python's own stream: this may have come into the midst of writing to it, which that refuses.
+            with suppress(OSError):
+                os.write(2, b"\nstopping: running nodes may finish; once more to stop at once\n")
+        elif asked == 2:
             interrupt_queries()
         elif asked > 2:
             # Not at once: an exception out of a query leaves DuckDB's module in disorder.
