@@ -162,7 +162,7 @@ def test_run_goes_into_a_virtual_environment(shop: Project) -> None:
         ("seeknal run --end 2024-01-31", "--end"),
         ("seeknal run --backfill --start 2024-01-01 --end 2024-01-31", "--start"),
         ("seeknal run --restate", "--restate"),
-        ("seeknal run --profile profiles.yml", "--profile"),
+        ("seeknal run --profile profiles.yml", "--profile with a file of connections"),
         ("seeknal run --materialize", "--materialize"),
     ],
 )

@@ -204,7 +204,7 @@ APPLY_OUTPUT = """\
 Applying Environment: dev
 ============================================================
 ℹ Loading plan from: target/*dev*.json
-ℹ Plan created: 20??-??-?? ??:??:??
+ℹ Plan created: 20??-??-?? ??:??:?? UTC
 ℹ Base state: production
 
 Execution
@@ -265,7 +265,7 @@ Summary
   Environment: prod
   Nodes updated: 1
   Breaking changes: 0
-  Promoted at: 20??-??-?? ??:??:??
+  Promoted at: 20??-??-?? ??:??:?? UTC
 ============================================================
 """
 

@@ -338,19 +338,21 @@ def test_a_damaged_store_is_told_and_not_believed(shop: Project, folder: str) ->
         path.chmod(0o644)
         path.write_bytes(b"\x00" + path.read_bytes()[1:])
     before = shop.state()
-    for command in (("run",), ("run", "--full"), ("plan",), ("promote", "dev"), ("env", "list")):
+    for command in (("run",), ("run", "--full"), ("plan",), ("promote", "dev")):
         answer = shop.seeknal(*command)
         assert answer.code == 12, answer.text
         assert "is damaged" in answer.errors[0]
+    # Who looks for a way out is shown what there is.
+    assert shop.ok("env", "list").stdout.count("| damaged") == 2
     assert shop.state() == before
 
 
-def test_a_damaged_ref_is_told_with_where_its_last_value_stands(shop: Project) -> None:
+def test_a_damaged_ref_is_told_with_how_it_is_restored(shop: Project) -> None:
     shop.write("target/store/refs/prod", "not a digest\n")
     answer = shop.seeknal("run")
     assert answer.code == 12
     assert answer.errors == ["the ref of environment 'prod' is damaged"]
-    assert "refs/prod.log" in answer.stderr
+    assert "`seeknal store verify --repair` restores it from its log" in answer.stderr
 
 
 def test_a_missing_output_is_built_again(shop: Project) -> None:

@@ -372,7 +372,7 @@ def test_yes_is_an_answer_in_advance(shop: Project) -> None:
 # what was ignored
 
 
-@pytest.mark.parametrize("options", ["--start 2024-01-01", "--end 2024-01-02", "--restate", "--profile p"])
+@pytest.mark.parametrize("options", ["--start 2024-01-01", "--end 2024-01-02", "--restate", "--profile p.yml"])
 def test_an_option_without_an_effect_is_refused(fresh: Project, options: str) -> None:
     assert fresh.seeknal("run", *options.split()).code == 2
 

@@ -12,6 +12,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
+from msgspec.structs import replace
 
 from seeknal.cli.waiting import WaitingCommand, wait_option
 from seeknal.dag.project import Project as OpenedProject
@@ -175,9 +176,10 @@ def test_a_promotion_that_waited_for_another_is_told_what_moved(shop: Project) -
         waits(waiting)
         # As the other promotion does, before it delivers.
         store = OpenedProject.open(shop.root).store()
-        dev = store.refs.read("dev")
-        assert dev is not None
-        store.refs.compare_and_swap("prod", store.refs.read("prod"), dev, who="ann", why="promoted from dev")
+        stood, source = store.refs.read("prod"), store.refs.read("dev")
+        assert source is not None
+        dev = store.write_snapshot(replace(store.read_snapshot(source), environment="prod", parent=stood))
+        store.refs.compare_and_swap("prod", stood, dev, who="ann", why="promoted from dev")
         at_once = shop.seeknal("promote", "other")
     stdout, stderr = waiting.communicate(timeout=120)
     assert (at_once.code, waiting.returncode) == (4, 4), stdout + stderr

@@ -62,7 +62,8 @@ def json_schema(name: str) -> dict[str, Any]:
         return _node_schema()
     if name not in DECLARABLE_KINDS:
         raise NotFoundError(f"there is no schema of '{name}'", hint=did_you_mean(name, schema_names()))
-    structs = _Structs([KINDS[name].spec])
+    structs = _Structs([CommonFields, KINDS[name].spec])
+    structs.taken_out(CommonFields)
     return {"$schema": DIALECT, **_kind_schema(name, structs), "definitions": structs.definitions}
 
 
@@ -87,7 +88,8 @@ def _project_schema() -> dict[str, Any]:
 
 
 def _node_schema() -> dict[str, Any]:
-    structs = _Structs([KINDS[kind].spec for kind in DECLARABLE_KINDS])
+    structs = _Structs([CommonFields, *(KINDS[kind].spec for kind in DECLARABLE_KINDS)])
+    structs.taken_out(CommonFields)
     kinds = {f"kind.{kind}": _kind_schema(kind, structs) for kind in DECLARABLE_KINDS}
     chosen = [
         {
@@ -116,7 +118,7 @@ def _node_schema() -> dict[str, Any]:
 def _kind_schema(kind: str, structs: _Structs) -> dict[str, Any]:
     """The schema of a kind's nodes: the fields of every node, and the kind's own."""
     own = structs.taken_out(KINDS[kind].spec)
-    properties = _Structs([CommonFields]).taken_out(CommonFields)["properties"]
+    properties = dict(structs.taken_out(CommonFields)["properties"])
     properties["kind"] = {"const": kind, "description": properties["kind"]["description"]}
     properties |= own["properties"]
     for name in INPUT_FIELDS:

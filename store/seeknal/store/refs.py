@@ -61,13 +61,21 @@ class Refs:
         return self._folder / (f"{name}~" if name.endswith(_BESIDE) else name)
 
     def read(self, name: str) -> str | None:
-        """The snapshot an environment stands at, None where it has none. Raises CorruptObjectError."""
-        try:
-            text = self._path(name).read_text(encoding="ascii", errors="replace").strip()
-        except (FileNotFoundError, NotADirectoryError):
+        """The snapshot an environment stands at, None where it has none.
+
+        Raises CorruptObjectError, also where the ref is gone and nobody deleted it: then there is a history to lose.
+        """
+        text = self._text(name)
+        if text is None and self._is_lost(name):
+            # It may have come and moved since it was looked for.
+            text = self._text(name)
+            if text is None:
+                raise CorruptObjectError(
+                    f"the ref of environment '{name}' is missing, and nobody deleted the environment",
+                    hint="`seeknal store verify --repair` restores it from its log",
+                )
+        if text is None:
             return None
-        except OSError as error:
-            raise CorruptObjectError(f"the ref of environment '{name}' cannot be read: {error.strerror}") from error
         if not _DIGEST.fullmatch(text):
             raise CorruptObjectError(
                 f"the ref of environment '{name}' is damaged",
@@ -75,13 +83,36 @@ class Refs:
             )
         return text
 
+    def _text(self, name: str) -> str | None:
+        try:
+            return self._path(name).read_text(encoding="ascii", errors="replace").strip()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise CorruptObjectError(f"the ref of environment '{name}' cannot be read: {error.strerror}") from error
+
+    def _is_lost(self, name: str) -> bool:
+        """Say whether a ref that is not there once was, by its log, and was not removed.
+
+        A log whose only line makes the ref may be that of a process that died before it did.
+        """
+        found = [_move(line) for line in self._lines(name)[:-1] if line]
+        last = next((index for index in reversed(range(len(found))) if found[index] is not None), None)
+        move = found[last] if last is not None else None
+        if last is None or move is None or move.new is None:
+            return False
+        return move.old is not None or last + 1 < len(found)
+
     def names(self) -> list[str]:
-        """All environments that have a ref, sorted."""
+        """All environments that have a ref, or lost it, sorted."""
         try:
             entries = os.listdir(self._folder)
         except FileNotFoundError:
             return []
-        return sorted(filter(is_ref_name, (name.removesuffix("~") for name in entries if not name.endswith(_BESIDE))))
+        there = {name.removesuffix("~") for name in entries if not name.endswith(_BESIDE)}
+        logged = {name.removesuffix(".log") for name in entries if name.endswith(".log")}
+        there |= {name for name in logged - there if self._is_lost(name)}
+        return sorted(filter(is_ref_name, there))
 
     def strays(self) -> list[str]:
         """The files in the refs' folder that no ref of ours is called by, nor what stands beside one."""

@@ -346,3 +346,18 @@ def test_after_any_damage_repair_and_run_give_the_same_outputs(
     assert {
         node_id: entry.artifact.parts for node_id, entry in read_outputs(Project.open(root).store()).nodes.items()
     } == wanted
+
+
+def test_a_lost_ref_is_damage_that_nothing_goes_on_from_and_that_is_restored(shop: Path) -> None:
+    run(shop)
+    write(shop, "seeknal/b.yml", transform("b", "SELECT x, x + 3 AS y FROM transform.a"))
+    run(shop)
+    ref = shop / "target/store/refs/prod"
+    stood = ref.read_text()
+    ref.unlink()
+    assert "damaged-ref" in kinds(check(shop))
+    with pytest.raises(CorruptObjectError, match="is missing"):
+        run(shop)
+    mend(shop)
+    assert ref.read_text() == stood
+    assert check(shop).findings == []

@@ -220,3 +220,36 @@ def test_of_processes_that_race_for_a_move_exactly_one_wins(tmp_path: Path) -> N
     assert all(before.new == after.old for before, after in pairwise(log))
     assert log[-1].new == refs.read("prod")
     assert {move.who for move in log} == {"1", "2"}
+
+
+class TestLostRef:
+    """A ref that is gone, though nobody removed it."""
+
+    def test_is_damage_and_not_an_environment_that_never_was(self, tmp_path: Path) -> None:
+        refs = Refs(tmp_path / "refs", tmp_path)
+        (tmp_path / "refs").mkdir()
+        for old, new in [(None, "1" * 32), ("1" * 32, "2" * 32)]:
+            assert refs.compare_and_swap("prod", old, new, who="me", why="run")
+        (tmp_path / "refs/prod").unlink()
+        assert refs.names() == ["prod"]
+        with pytest.raises(CorruptObjectError, match="is missing, and nobody deleted"):
+            refs.read("prod")
+        with pytest.raises(CorruptObjectError):
+            refs.compare_and_swap("prod", None, "3" * 32, who="me", why="run")
+        assert [move.new for move in refs.log("prod", whole=True)] == ["1" * 32, "2" * 32]
+        assert refs.restore("prod", None, "2" * 32, who="me", why="repaired")
+        assert refs.read("prod") == "2" * 32
+
+    def test_is_none_where_the_environment_was_deleted(self, tmp_path: Path) -> None:
+        refs = Refs(tmp_path / "refs", tmp_path)
+        (tmp_path / "refs").mkdir()
+        for old, new in [(None, "1" * 32), ("1" * 32, "2" * 32), ("2" * 32, None)]:
+            assert refs.compare_and_swap("dev", old, new, who="me", why="run")
+        assert (refs.names(), refs.read("dev")) == ([], None)
+
+    def test_is_none_where_a_process_died_before_it_made_the_first(self, tmp_path: Path) -> None:
+        refs = Refs(tmp_path / "refs", tmp_path)
+        (tmp_path / "refs").mkdir()
+        assert refs.compare_and_swap("dev", None, "1" * 32, who="me", why="run")
+        (tmp_path / "refs/dev").unlink()
+        assert (refs.names(), refs.read("dev")) == ([], None)
