@@ -150,6 +150,13 @@ def _repair_text(entry: Repair) -> str:
         )
     if entry.action == findings.NOTE_MOVE:
         return f"add the missing line to the log of '{entry.subject}'"
+    if entry.action == findings.SHOW:
+        return f"show '{entry.subject}' again"
+    if entry.action == findings.FORGET_DELIVERY:
+        environment, _, node_id = entry.subject.partition("/")
+        return f"let the next run of '{environment}' deliver {node_id} again"
+    if entry.action == findings.SET_ASIDE:
+        return f"move {entry.subject} to the store's quarantine"
     if entry.action == findings.RESTORE_PIN:
         return f"pin {entry.subject.partition('/')[2]} again"
     if entry.action == findings.END_HISTORY:

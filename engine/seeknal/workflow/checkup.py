@@ -4,25 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from seeknal.dag.project import Project
 from seeknal.errors import BusyError
 from seeknal.state.locks import Patience
-from seeknal.store.findings import Repair, Verification
+from seeknal.store.findings import OUTSIDE, Repair, Verification
 from seeknal.store.leases import Lease
 from seeknal.store.repair import repair
 from seeknal.store.verification import verify
 from seeknal.workflow.commit import who
 from seeknal.workflow.heads import AT_ONCE, environment_lock, read_manifest
+from seeknal.workflow.outside_checks import find_outside, repair_outside
 
 _MOST_ROUNDS = 5
 
 
 def check_store(project: Project, *, trusted: Collection[str] = frozenset()) -> Verification:
-    """Verify a project's store; see :func:`seeknal.store.verification.verify`."""
+    """Verify a project's store and what stands outside of it.
+
+    See :func:`seeknal.store.verification.verify` and :mod:`seeknal.workflow.outside_checks`.
+    """
     store = project.store()
-    return verify(store, lambda fingerprint: read_manifest(store, fingerprint), trusted=trusted)
+    with store.leases.hold("store verify", only_reading=True):
+        found = verify(store, lambda fingerprint: read_manifest(store, fingerprint), trusted=trusted)
+        return replace(found, findings=[*found.findings, *find_outside(project, store)])
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,6 @@ class Repaired:
 
 def repair_store(project: Project, found: Verification, patience: Patience = AT_ONCE) -> Repaired:
     """Do the repairs that verifying found. The next run builds what is missing then."""
-
     store = project.store()
     busy: set[str] = set()
 
@@ -60,7 +65,9 @@ def repair_store(project: Project, found: Verification, patience: Patience = AT_
         repairs = [entry for entry in found.repairs if entry not in done and entry not in failed]
         if not repairs:
             break
-        failed |= repair(store, repairs, who=who(), lock=lock)
+        inside = [entry for entry in repairs if entry.action not in OUTSIDE]
+        failed |= repair(store, inside, who=who(), lock=lock)
+        failed |= repair_outside(project, store, [entry for entry in repairs if entry.action in OUTSIDE], lock=lock)
         done += [entry for entry in repairs if entry not in failed]
         found = check_store(project, trusted=found.good_blobs)
     return Repaired(done, failed, found, bool(busy))

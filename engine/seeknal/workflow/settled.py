@@ -208,6 +208,5 @@ def _deliveries_stand(store: Store, tree: Tree) -> bool:
 
 
 def _views_stand(project: Project) -> bool:
-    return all(
-        (project.target / name).exists() for name in ("cache", "intermediate", "manifest.json", "run_state.json")
-    )
+    names = ("cache", "intermediate", "manifest.json", "run_state.json")
+    return all(os.path.islink(path) and os.path.exists(path) for path in (f"{project.target}/{name}" for name in names))

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -69,19 +69,10 @@ def show_environment(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         return [_not_shown(folder, error)]
-    links = {
-        "cache": view / "cache",
-        "intermediate": view / "intermediate",
-        "run_state.json": view / "run_state.json",
-        "manifest.json": store.manifest_path(snapshot.manifest),
-    }
-    if environment != PRODUCTION:
-        links["state.json"] = folder / "run_state.json"
+    links = shown_links(project, store, environment, snapshot)
     errors = []
     for name in (FEATURE_STORE, MODELS):
-        if (view / name).is_dir():
-            links[name] = view / name
-        elif (folder / name).is_symlink():
+        if name not in links and (folder / name).is_symlink():
             try:
                 (folder / name).unlink(missing_ok=True)
             except OSError as error:
@@ -95,6 +86,20 @@ def show_environment(
         except OSError as error:
             errors.append(_not_shown(folder / name, error))
     return errors
+
+
+def shown_links(project: Project, store: Store, environment: str, snapshot: Snapshot) -> dict[str, Path]:
+    """The links that show a snapshot in an environment's folder, whose view is built: name → where they lead."""
+    view = store.view_folder(snapshot.tree)
+    links = {
+        "cache": view / "cache",
+        "intermediate": view / "intermediate",
+        "run_state.json": view / "run_state.json",
+        "manifest.json": store.manifest_path(snapshot.manifest),
+    }
+    if environment != PRODUCTION:
+        links["state.json"] = project.environment_folder(environment) / "run_state.json"
+    return links | {name: view / name for name in (FEATURE_STORE, MODELS) if (view / name).is_dir()}
 
 
 def _not_shown(path: Path, error: OSError) -> DeliveryError:
@@ -118,19 +123,36 @@ def is_whole(view: Path, tree: Tree) -> bool:
     entities = [node_id.partition(".")[2] for node_id in tree.nodes if is_entity(node_id)]
     try:
         kinds = [entry.path for entry in os.scandir(view / "cache") if entry.is_dir()]
-        shown = len(os.listdir(view / "intermediate"))
+        shown = _links_in(view / "intermediate")
         stores = all(len(os.listdir(view / FEATURE_STORE / name)) == 2 for name in entities)
         stores = stores and (not models or len(os.listdir(view / MODELS)) == models)
-        return shown - groups == parts == sum(len(os.listdir(kind)) for kind in kinds) and stores
+        stores = stores and len(os.listdir(view / "intermediate")) == parts + groups
+        return shown == parts == sum(map(_links_in, kinds)) and stores
     except OSError:
         return False
+
+
+def _links_in(folder: Path | str) -> int:
+    with os.scandir(folder) as entries:
+        return sum(entry.is_symlink() for entry in entries)
 
 
 def _build(store: Store, view: Path, tree: Tree) -> None:
     """Build a tree's folder of links beside its place, then move it there in one step. Raises OSError."""
     building = temporary_name(store.temporary_folder)
     try:
-        _link_tree(store, building, view, tree)
+        made: set[str] = set()
+        for name in ("cache", "intermediate"):
+            os.makedirs(building / name)
+        for path, content in view_entries(store, view, tree):
+            folder = path.rpartition("/")[0]
+            if folder not in made:
+                os.makedirs(building / folder, exist_ok=True)
+                made.add(folder)
+            if isinstance(content, str):
+                os.symlink(content, f"{building}/{path}")
+            else:
+                _write(building / path, content)
         view.parent.mkdir(parents=True, exist_ok=True)
         os.rename(building, view)
     except OSError:
@@ -140,7 +162,8 @@ def _build(store: Store, view: Path, tree: Tree) -> None:
             raise
 
 
-def _link_tree(store: Store, building: Path, view: Path, tree: Tree) -> None:
+def view_entries(store: Store, view: Path, tree: Tree) -> Iterator[tuple[str, Any]]:
+    """Everything that stands in a tree's view: its path there, and where it leads (a text) or which document it is."""
     # Links are relative to where they will stand, not to where they are built.
     inside = len(str(store.root / "blobs"))
     blobs = os.path.relpath(store.root / "blobs", view)
@@ -148,30 +171,21 @@ def _link_tree(store: Store, building: Path, view: Path, tree: Tree) -> None:
     def linked(blob: Blob) -> str:
         return f"{blobs}{str(store.blob_path(blob))[inside:]}"
 
-    (building / "cache").mkdir(parents=True)
-    (building / "intermediate").mkdir()
-    kinds: set[str] = set()
     for node_id, entry in tree.nodes.items():
         kind, _, name = node_id.partition(".")
         for number, part in enumerate(entry.artifact.parts):
             path = linked(part)
             ending = f".{number}.parquet" if number else ".parquet"
-            if kind not in kinds:
-                (building / "cache" / kind).mkdir()
-                kinds.add(kind)
-            os.symlink(f"../../{path}", f"{building}/cache/{kind}/{name}{ending}")
-            os.symlink(f"../{path}", f"{building}/intermediate/{kind}_{name}{ending}")
+            yield f"cache/{kind}/{name}{ending}", f"../../{path}"
+            yield f"intermediate/{kind}_{name}{ending}", f"../{path}"
         if is_feature_group(entry):
-            _write(building / "intermediate" / f"{kind}_{name}_meta.json", entry.artifact.metadata)
+            yield f"intermediate/{kind}_{name}_meta.json", entry.artifact.metadata
         if is_entity(node_id):
-            store_folder = building / FEATURE_STORE / name
-            store_folder.mkdir(parents=True)
-            os.symlink(f"../../{linked(entry.artifact.parts[0])}", store_folder / "features.parquet")
-            _write(store_folder / "_entity_catalog.json", entity_catalog(tree, node_id))
+            yield f"{FEATURE_STORE}/{name}/features.parquet", f"../../{linked(entry.artifact.parts[0])}"
+            yield f"{FEATURE_STORE}/{name}/_entity_catalog.json", entity_catalog(tree, node_id)
         for file, blob in model_files(node_id, entry):
-            (building / MODELS).mkdir(exist_ok=True)
-            os.symlink(f"../{linked(blob)}", building / MODELS / file)
-    _write(building / "run_state.json", run_state(tree))
+            yield f"{MODELS}/{file}", f"../{linked(blob)}"
+    yield "run_state.json", run_state(tree)
 
 
 def _write(path: Path, document: Any) -> None:

@@ -23,6 +23,9 @@ QUARANTINE, PROTECT, MOVE_REF, NOTE_MOVE, NOTE_LOSS, END_HISTORY, RESTORE_PIN = 
     "restore-pin",
 )
 
+# What a repair does outside the store, where whoever uses the store has put something.
+SHOW, FORGET_DELIVERY, SET_ASIDE = OUTSIDE = ("show", "forget-delivery", "set-aside")
+
 # Where things are only remembered: nobody misses what is gone from there.
 MEMORY = ("actions", "checks", "deliveries", "failed", "format")
 
@@ -37,7 +40,10 @@ class Hurt(msgspec.Struct, frozen=True):
 
 
 class Repair(msgspec.Struct, frozen=True):
-    """One thing to do. ``subject`` is a path in the store, or an environment; ``value`` where its ref shall stand."""
+    """One thing to do. ``subject`` is a path in the store, or an environment; ``value`` where its ref shall stand.
+
+    Outside the store, it is an environment to show, ``environment/node`` of a delivery, or a path in the project.
+    """
 
     action: str
     subject: str
@@ -45,7 +51,10 @@ class Repair(msgspec.Struct, frozen=True):
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """Something that is not as it must be. ``check`` is the invariant's short name, ``subject`` a path in the store."""
+    """Something that is not as it must be. ``check`` is the invariant's short name.
+
+    ``subject`` is a path in the store; outside of it, one in the project.
+    """
 
     check: str
     subject: str
@@ -84,6 +93,6 @@ class Verification:
         """
         if any(finding.check == "newer-format" for finding in self.findings):
             return []
-        order = [NOTE_LOSS, END_HISTORY, MOVE_REF, NOTE_MOVE, QUARANTINE, RESTORE_PIN, PROTECT]
+        order = [NOTE_LOSS, END_HISTORY, MOVE_REF, NOTE_MOVE, QUARANTINE, RESTORE_PIN, PROTECT, *OUTSIDE]
         found = dict.fromkeys(repair for finding in self.findings for repair in finding.repairs)
         return sorted(found, key=lambda repair: order.index(repair.action))

@@ -43,7 +43,7 @@ def repair(
     """
     store.prepare()
     failed: dict[Repair, str] = {}
-    quarantine = f"quarantine/{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}"
+    quarantine = new_quarantine()
     # What is noted goes into good files.
     notes = [entry for entry in repairs if entry.action == QUARANTINE and entry.subject.startswith("notes/")]
     losses = [
@@ -64,6 +64,11 @@ def repair(
     if losses:
         note_losses(store, losses)
     return failed
+
+
+def new_quarantine() -> str:
+    """A folder for what is moved aside now, as a path in the store."""
+    return f"quarantine/{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}"
 
 
 def _do(
