@@ -11,7 +11,7 @@ from seeknal.dag.manifest import Manifest
 from seeknal.errors import CorruptObjectError
 from seeknal.state.locks import FileLock, Patience
 from seeknal.store.leases import Lease
-from seeknal.store.objects import Snapshot, Tree
+from seeknal.store.objects import WAY_OUT, Snapshot, Tree
 from seeknal.store.store import Store
 
 # What others are told that a run holds a lock for.
@@ -49,10 +49,10 @@ def read_manifest(store: Store, fingerprint: str) -> Manifest:
     try:
         manifest = Manifest.load(store.manifest_path(fingerprint))
     except (OSError, ValueError) as error:
-        raise CorruptObjectError(f"manifest {fingerprint} cannot be read from the store: {error}") from error
+        raise CorruptObjectError(f"manifest {fingerprint} is damaged or missing: {error}", hint=WAY_OUT) from error
     if manifest.fingerprint() != fingerprint:
         manifest.insist_on_version()
-        raise CorruptObjectError(f"manifest {fingerprint} is damaged: it does not match its fingerprint")
+        raise CorruptObjectError(f"manifest {fingerprint} is damaged: it does not match its fingerprint", hint=WAY_OUT)
     return manifest
 
 
