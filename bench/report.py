@@ -227,8 +227,14 @@ def seeknal_command(given: str) -> list[str]:
 
 
 def checkout_environment() -> dict[str, str]:
-    """Environment variables with which a Python finds this checkout's own code."""
-    return {"PYTHONPATH": os.pathsep.join(str(ROOT / name) for name in ("engine", "store", "cli")), "NO_COLOR": "1"}
+    """Environment variables with which a Python finds this checkout's own code, compiled as an installed one is."""
+    return {
+        "PYTHONPATH": os.pathsep.join(str(ROOT / name) for name in ("engine", "store", "cli")),
+        # Whatever the surroundings say: compiling the code anew in each process would be most of what is measured.
+        "PYTHONDONTWRITEBYTECODE": "",
+        "PYTHONPYCACHEPREFIX": str(ROOT / ".benchmarks" / "bytecode"),
+        "NO_COLOR": "1",
+    }
 
 
 def finish(name: str, table: Table, out: Path | None, series: Mapping[str, Series] | None = None) -> None:
