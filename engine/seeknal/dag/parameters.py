@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from seeknal.errors import UsageError
-from seeknal.redaction import hide_variables
+from seeknal.redaction import hide_variables, redacted
 
 if TYPE_CHECKING:
     from seeknal.dag.project import Project
+    from seeknal.store.objects import Snapshot
 
 FIRST_YEAR, LAST_YEAR, MOST_DAYS_AHEAD = 2000, 2100, 365
 
@@ -60,6 +61,11 @@ class GivenParameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     def lasting(self) -> GivenParameters:
         """The same without what belongs to one run alone: what a plan keeps for the runs that follow it."""
         return msgspec.structs.replace(self, run_id="")
+
+    def without_secrets(self) -> GivenParameters:
+        """The same without the values that no text may show: what may be kept."""
+        shown = {name: value for name, value in self.params.items() if not _is_secret(value)}
+        return msgspec.structs.replace(self, params=shown)
 
 
 def given_parameters(
@@ -133,7 +139,25 @@ def _read_params(params: str | Mapping[str, Any] | None) -> dict[str, Any]:
     for name in values:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise UsageError(f"--params: {name!r} is not a name", hint="a letter or '_', then letters, digits or '_'")
+        _insist_on_storable(name, values[name])
     return dict(values)
+
+
+def _insist_on_storable(name: str, value: Any) -> None:
+    """Raise UsageError for a value that the plan and the snapshot of a run could not hold."""
+    try:
+        msgspec.msgpack.encode(value, enc_hook=str)
+    except OverflowError:
+        raise UsageError(
+            f"--params: the value of {name!r} is a number beyond 64 bits", hint="give it as text, in quotes"
+        ) from None
+    except UnicodeEncodeError:
+        raise UsageError(f"--params: the value of {name!r} is not text: it holds half a character") from None
+
+
+def _is_secret(value: Any) -> bool:
+    text = msgspec.json.encode(value, enc_hook=str).decode()
+    return redacted(text) != text
 
 
 def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -196,6 +220,23 @@ class RunParameters:
     variables: dict[str, str | None] = field(default_factory=dict)
     rests_on_today: bool = False
     never_settles: bool = False
+
+    @classmethod
+    def of_run(cls, snapshot: Snapshot, planned: GivenParameters | None = None) -> RunParameters:
+        """What the run that a snapshot comes from was given, and when it began.
+
+        A snapshot holds no secrets; where the run was given what was ``planned``, that has them.
+        """
+        given = msgspec.convert(snapshot.parameters, GivenParameters)
+        if planned is not None:
+            whole = msgspec.structs.replace(given, params={**planned.params, **given.params})
+            given = planned if whole == planned else given
+        return cls(given, snapshot.run_id, datetime.fromtimestamp(snapshot.began_at or snapshot.created_at))
+
+    def kept(self) -> dict[str, Any]:
+        """What a snapshot keeps of what was given."""
+        kept: dict[str, Any] = msgspec.to_builtins(self.given.lasting().without_secrets(), enc_hook=str)
+        return kept
 
     @property
     def today(self) -> date:

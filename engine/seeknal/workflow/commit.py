@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from seeknal.dag.binding import Schema
-from seeknal.dag.manifest import Manifest
+from seeknal.dag.manifest import Manifest, NodeType
+from seeknal.dag.parameters import RunParameters
 from seeknal.errors import BusyError, PromotionRaceError
 from seeknal.store.objects import Snapshot, Tree
 from seeknal.store.store import Store
@@ -38,14 +39,17 @@ def commit(
     run_id: str = "",
     base: str | None = None,
     promoted_from: str | None = None,
+    parameters: RunParameters | None = None,
     written: Iterable[str] = (),
     listener: Listener = silent,
 ) -> str:
     """Make an environment stand at this tree and manifest; gives the snapshot's digest, durable.
 
-    Writes nothing where it stands there already. Raises BusyError where the ref was moved by somebody else.
+    Writes nothing where it stands there already, by a run that was given the same ``parameters``, as far as anything
+    is delivered by them. Raises BusyError where the ref was moved by somebody else.
     """
     fingerprint = manifest.fingerprint()
+    kept = parameters.kept() if parameters is not None else {}
     tree_digest = store.write_tree(tree)
     # Also where nothing changed: the one that is there may have been damaged.
     store.write_manifest(fingerprint, manifest.to_json())
@@ -53,7 +57,10 @@ def commit(
         head = store.read_snapshot(expected_head)
         # Production has no base of its own; what a promotion noted there must not make its next run a change.
         same_base = base is None or head.base == base
-        if (head.tree, head.manifest) == (tree_digest, fingerprint) and same_base:
+        delivered_alike = head.parameters == kept or not any(
+            node.node_type is NodeType.EXPOSURE for node in manifest.nodes.values()
+        )
+        if (head.tree, head.manifest) == (tree_digest, fingerprint) and same_base and delivered_alike:
             # The same tree, but blobs of it may have been missing and built again.
             store.sync(Path(path) for path in written)
             listener(Committed(environment, None))
@@ -70,6 +77,8 @@ def commit(
             run_id=run_id,
             base=base,
             promoted_from=promoted_from,
+            parameters=kept,
+            began_at=parameters.now.timestamp() if parameters is not None else 0.0,
         )
     )
     store.sync(Path(path) for path in written)
@@ -111,6 +120,8 @@ def move_to_tree(
             base=base,
             promoted_from=promoted_from,
             restores=restores,
+            parameters=source.parameters,
+            began_at=source.began_at,
         )
     )
     store.sync()

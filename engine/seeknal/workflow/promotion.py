@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass
-from datetime import datetime
 
 import msgspec
 
@@ -78,10 +77,7 @@ def plan_promotion(store: Store, record: EnvironmentRecord, target: str, *, forc
         )
     digest, snapshot = state
     target_digest, target_snapshot = store.read_state(target) or (None, None)
-    same = target_snapshot is not None and (target_snapshot.tree, target_snapshot.manifest) == (
-        snapshot.tree,
-        snapshot.manifest,
-    )
+    same = target_snapshot is not None and target_snapshot.same_content(snapshot)
     if target == PRODUCTION and target_digest != snapshot.base and not force and not same:
         raise PromotionRaceError(
             f"{what_moved(store, target, snapshot.base)} since '{source}' was planned",
@@ -197,7 +193,7 @@ def execute_promotion(
             promotion.change.tree(),
             None,
             listener,
-            parameters=_parameters(promotion),
+            parameters=RunParameters.of_run(promotion.source_snapshot, _planned(promotion)),
         )
 
 
@@ -213,11 +209,10 @@ def _insist_on_target(store: Store, promotion: Promotion) -> None:
     )
 
 
-def _parameters(promotion: Promotion) -> RunParameters:
-    """What the environment was run with: its deliveries go where they would have gone then."""
-    plan, snapshot = promotion.record.plan, promotion.source_snapshot
-    given = msgspec.convert(plan.parameters if plan else {}, GivenParameters)
-    return RunParameters(given, snapshot.run_id, datetime.fromtimestamp(snapshot.created_at))
+def _planned(promotion: Promotion) -> GivenParameters:
+    """What the environment's plan was given."""
+    plan = promotion.record.plan
+    return msgspec.convert(plan.parameters if plan else {}, GivenParameters)
 
 
 def _remember(project: Project, store: Store, promotion: Promotion, digest: str) -> None:

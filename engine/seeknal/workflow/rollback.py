@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from seeknal.dag.manifest import Manifest
 from seeknal.dag.names import PRODUCTION
+from seeknal.dag.parameters import RunParameters
 from seeknal.dag.project import Project
 from seeknal.errors import CorruptObjectError, DeliveryError, PromotionRaceError
 from seeknal.state.locks import Patience
@@ -45,7 +46,7 @@ class Rollback:
 
     @property
     def changes_nothing(self) -> bool:
-        """Whether the environment stands at the same outputs and the same definitions already."""
+        """Whether the environment stands at the same outputs and definitions already, delivered to the same places."""
         return _same_state(self.head.snapshot, self.target.snapshot)
 
     def changed_nodes(self) -> list[str]:
@@ -147,9 +148,18 @@ def execute_rollback(
             )
         errors = show_environment(project, store, environment, store.read_snapshot(digest), None, listener)
         if publish:
-            errors += deliver(project, store, environment, rollback.manifest, rollback.target_tree, None, listener)
+            errors += deliver(
+                project,
+                store,
+                environment,
+                rollback.manifest,
+                rollback.target_tree,
+                None,
+                listener,
+                parameters=RunParameters.of_run(target.snapshot),
+            )
         return digest, errors
 
 
 def _same_state(now: Snapshot, then: Snapshot) -> bool:
-    return (now.tree, now.manifest) == (then.tree, then.manifest)
+    return now.same_content(then) and now.parameters == then.parameters

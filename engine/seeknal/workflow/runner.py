@@ -382,6 +382,7 @@ class DAGRunner:
             expected_head=head,
             reason="run",
             run_id=engine.run_id,
+            parameters=session.parameters,
             written=self._written,
         )
         keep_states(session.project.target, fingerprints_of(tree, self._artifacts.keys()))

@@ -259,6 +259,7 @@ class Session:
                 reason="run",
                 run_id=result.run_id,
                 base=base_snapshot,
+                parameters=self.parameters,
                 written=run.written,
                 listener=listener,
             )

@@ -98,6 +98,9 @@ class Snapshot(msgspec.Struct, frozen=True):
     ``manifest`` is the manifest's SHA-256 fingerprint (64 digits). ``parent`` is what the environment held
     before; ``base`` the production snapshot that the environment was planned against; ``promoted_from`` the
     snapshot of another environment, ``restores`` the earlier one of this, whose tree this one took over.
+
+    ``parameters`` are what the run that made the tree was given, but for values that are secrets, and ``began_at`` is
+    when that run began, in seconds since 1970 (0: not known): what is delivered again goes where it went then.
     """
 
     environment: str
@@ -111,6 +114,12 @@ class Snapshot(msgspec.Struct, frozen=True):
     base: str | None = None
     promoted_from: str | None = None
     restores: str | None = None
+    parameters: dict[str, Any] = {}
+    began_at: float = 0.0
+
+    def same_content(self, other: Snapshot) -> bool:
+        """Say whether two snapshots hold the same outputs by the same definitions, whenever they were made."""
+        return (self.tree, self.manifest) == (other.tree, other.manifest)
 
 
 class EnvironmentPlanRecord(msgspec.Struct, frozen=True):

@@ -18,6 +18,8 @@ from seeknal.dag.parameters import (
 )
 from seeknal.dag.project import Project
 from seeknal.errors import UsageError
+from seeknal.redaction import hide
+from seeknal.store.objects import Snapshot
 
 TODAY = date(2026, 3, 31)
 NOW = datetime(2026, 3, 31, 6, 0)
@@ -69,6 +71,8 @@ def test_params_are_a_json_object_with_names() -> None:
         ('{"a": 1, "a": 2}', "'a' is given twice"),
         ('{"a": NaN}', "NaN is no number"),
         ('{"a-b": 1}', "'a-b' is not a name"),
+        ('{"a": [123456789012345678901]}', "'a' is a number beyond 64 bits"),
+        (r'{"a": "\ud800"}', "'a' is not text"),
         ("[" * 100_000, "nested too deeply|not valid JSON"),
     ]:
         with pytest.raises(UsageError, match=said) as raised:
@@ -151,3 +155,16 @@ def test_what_was_asked_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_plan_keeps_everything_but_the_id_of_the_run() -> None:
     given = given_parameters(date="2024-01-31", run_id="r", params={"a": 1}, today=TODAY)
     assert given.lasting() == GivenParameters(date="2024-01-31", params={"a": 1})
+
+
+def test_a_snapshot_keeps_what_was_given_without_secrets_and_the_plan_has_them() -> None:
+    hide("hunter22hunter")
+    given = GivenParameters(date="2026-03-30", params={"region": "eu", "pins": ["hunter22hunter"]})
+    kept = RunParameters(given, "r1", NOW).kept()
+    assert kept == {"date": "2026-03-30", "params": {"region": "eu"}}
+    snapshot = Snapshot("dev", "", "", None, 9.0, "", "", "r1", parameters=kept, began_at=NOW.timestamp())
+    assert RunParameters.of_run(snapshot, given) == RunParameters(given, "r1", NOW)
+    other = GivenParameters(date="2026-03-31", params=given.params)
+    assert (
+        RunParameters.of_run(snapshot, other).given == given.without_secrets() == RunParameters.of_run(snapshot).given
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from seeknal.dag.parameters import RunParameters, given_parameters
 from seeknal.dag.project import Project
 from seeknal.errors import BusyError, CorruptObjectError, NotFoundError, PromotionRaceError, SeeknalError, UsageError
 from seeknal.store.history import read_history
@@ -20,7 +22,9 @@ from seeknal.workflow.lookback import look_back, pin_moment, unpin_moments
 from seeknal.workflow.moments import find_moment, split_moment
 from seeknal.workflow.outputs import read_outputs
 from seeknal.workflow.reading import TableReader
+from seeknal.workflow.results import RunOptions
 from seeknal.workflow.rollback import execute_rollback, plan_rollback
+from seeknal.workflow.session import Session
 from seeknal.workflow.views import show_environment
 from tests.engine.workflow.projects import executed_in, run, transform, write, write_project
 from tests.engine.workflow.test_promotion import big_project, files_below
@@ -305,3 +309,74 @@ def test_the_state_of_a_time_is_the_last_one_before_it(shop: Path) -> None:
     assert find_moment(store, "prod", then.strftime("%Y-%m-%d %H:%M:%S")).number == 0
     assert find_moment(store, "prod", then.strftime("%Y-%m-%dT%H:%M:%S.4")).number == 1
     assert find_moment(store, "prod", (then - timedelta(seconds=1)).strftime("%Y-%m-%dT%H:%M:%SZ")).number == 1
+
+
+TEMPLATED = """
+kind: exposure
+name: out
+type: file
+inputs: [{ref: transform.a}]
+params: {path: "out/{{ region }}/{{ run_date }}.csv", format: csv}
+"""
+
+
+def run_for(root: Path, region: str, **params: str) -> None:
+    given = given_parameters(params={"region": region, **params})
+    with Session.open(Project.open(root), given) as session:
+        result = session.run("prod", RunOptions())
+    assert (result.status, [node.warnings for node in result.nodes if node.warnings]) == ("success", [])
+
+
+def delivered_by_going_back(root: Path) -> dict[str, str]:
+    """Roll back where nothing is delivered any more; give what is then: path → content."""
+    shutil.rmtree(root / "out")
+    roll_back(root)
+    return {str(path.relative_to(root)): path.read_text().split()[-1] for path in (root / "out").rglob("*.csv")}
+
+
+def test_a_rollback_delivers_with_the_parameters_of_the_run_that_made_the_state(tmp_path: Path) -> None:
+    root = write_project(tmp_path / "shop", {"seeknal/out.yml": TEMPLATED})
+    files: list[set[str]] = []
+    for number, region in enumerate(("eu", "us"), 1):
+        write(root, "seeknal/a.yml", transform("a", f"SELECT {number} AS x"))
+        run_for(root, region)
+        files.append({str(path.relative_to(root)) for path in (root / "out").rglob(f"{region}/*.csv")})
+    assert delivered_by_going_back(root) == dict.fromkeys(files[0], "1")
+    # From the snapshot of a run, to that which the rollback made.
+    assert delivered_by_going_back(root) == dict.fromkeys(files[1], "2")
+    assert delivered_by_going_back(root) == dict.fromkeys(files[0], "1")
+
+
+def test_states_that_differ_in_what_their_runs_were_given_alone_are_gone_back_to(tmp_path: Path) -> None:
+    files = {"seeknal/out.yml": TEMPLATED, "seeknal/a.yml": transform("a", "SELECT 1 AS x")}
+    root = write_project(tmp_path / "shop", files)
+    run_for(root, "eu")
+    run_for(root, "us")
+    assert not plan_rollback(store_of(root), "prod").changes_nothing
+    (path,) = delivered_by_going_back(root)
+    assert path.startswith("out/eu/")
+    head = store_of(root).refs.read("prod")
+    run_for(root, "eu")
+    assert store_of(root).refs.read("prod") == head
+
+
+def test_no_snapshot_holds_a_secret_that_a_run_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHOP_PIN", "hunter22hunter")
+    body = TEMPLATED.replace("{{ region }}", "{{ region }}{{ pin }}/{{ env:SHOP_PIN }}")
+    files = {"seeknal/out.yml": body, "seeknal/a.yml": transform("a", "SELECT 1 AS x")}
+    root = write_project(tmp_path / "shop", files)
+    run_for(root, "eu", pin="hunter22hunter")
+    head = store_of(root).head("prod")
+    assert head is not None
+    assert head.parameters == {"params": {"region": "eu"}}
+    assert not [path for path in (root / "target/store/snapshots").iterdir() if b"hunter22" in path.read_bytes()]
+
+
+def test_a_snapshot_of_before_parameters_were_kept_is_read(shop: Path) -> None:
+    store = store_of(shop)
+    old = store.head("prod")
+    assert old is not None
+    fields = {name: value for name, value in msgspec.to_builtins(old).items() if name not in ("parameters", "began_at")}
+    known = msgspec.msgpack.decode(msgspec.msgpack.encode(fields), type=type(old))
+    assert known.parameters == {}
+    assert RunParameters.of_run(known).now == datetime.fromtimestamp(old.created_at)
