@@ -2,19 +2,22 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 ACCEPTANCE ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help venv install demo test torture lint docs acceptance clean
+.PHONY: help venv install demo test torture bench bench-peers lint docs acceptance clean
 
 help:
 	@echo 'make install     create $(VENV) and install Seeknal in it, editable, with the tools for tests and linting'
 	@echo 'make demo        run the tutorial project in ./demo (made anew each time)'
 	@echo 'make test        run the tests on all cores; PYTEST_ARGS="-k init" narrows them'
 	@echo 'make torture     every fault at every step: kills, full disks, bit rot, races (docs/reliability.md)'
+	@echo 'make bench       measure everything beside its target, in some ten minutes; BENCH_ARGS=--write fills docs/performance.md'
+	@echo 'make bench-peers measure the same project with SQLMesh, in an environment of its own below .benchmarks'
 	@echo 'make lint        ruff and mypy'
 	@echo 'make docs        fill the tables of fields in docs/ from the code'
 	@echo 'make acceptance  run the acceptance script ACCEPTANCE=path against the installed command'
@@ -53,6 +56,12 @@ test: install
 
 torture: install
 	$(BIN)/python -m pytest -n auto tests/reliability --torture $(PYTEST_ARGS)
+
+bench: install
+	$(BIN)/python bench/suite.py --seeknal $(BIN)/seeknal $(BENCH_ARGS)
+
+bench-peers: install
+	$(BIN)/python bench/peers.py --install --seeknal $(BIN)/seeknal --out .benchmarks $(BENCH_ARGS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """How long a run takes with nothing to do: whole processes, beside `python -c pass`.
 
-    python bench/noop.py [--seeknal PATH] [--rounds 9] [--out FOLDER] [--nodes 100 1000 10000]
+    python bench/noop.py [--seeknal PATH] [--rounds 9] [--out FOLDER] [--nodes 100 1000 10000] [--projects FOLDER]
 
 Projects are built first (cold, in parallel), which takes most of the script's time.
 """
@@ -8,7 +8,6 @@ Projects are built first (cold, in parallel), which takes most of the script's t
 from __future__ import annotations
 
 import sys
-import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -22,8 +21,10 @@ from report import (
     finish,
     measure_alternating,
     options,
+    projects_folder,
     run_process,
     seeknal_command,
+    with_projects,
 )
 
 # Seconds, for a whole process on a machine where `python -c pass` takes 0.015.
@@ -34,11 +35,12 @@ USUAL_START_SECONDS = 0.015
 def main() -> None:
     parser = options(__doc__, rounds=9)
     parser.add_argument("--nodes", type=int, nargs="+", default=[100, 1000, 10_000])
+    with_projects(parser)
     given = parser.parse_args()
     seeknal = seeknal_command(given.seeknal)
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+    with projects_folder(given.projects) as folder:
         projects = {
-            number: built(Path(folder) / str(number), number, seeknal, checkout_environment()) for number in given.nodes
+            number: built(folder / str(number), number, seeknal, checkout_environment()) for number in given.nodes
         }
         run = partial(run_process, [*seeknal, "run"], environment=checkout_environment())
         start = partial(run_process, [sys.executable, "-c", "pass"])
@@ -56,7 +58,6 @@ def main() -> None:
         if target is not None:
             said = series.median() / slowness
             table.add(Result(f"{number:,} nodes, were the start 15 ms", said, target=target))
-        table.add(Result.of(f"{number:,} nodes, peak memory", series, "peak_bytes", unit="MB"))
     finish("noop", table, given.out, measured)
 
 

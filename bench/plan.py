@@ -1,6 +1,6 @@
 """How long `seeknal plan` takes after one edit: whole processes, and beside that a plan that remembers nothing.
 
-    python bench/plan.py [--seeknal PATH] [--rounds 7] [--out FOLDER] [--nodes 100 1000 10000]
+    python bench/plan.py [--seeknal PATH] [--rounds 7] [--out FOLDER] [--nodes 100 1000 10000] [--projects FOLDER]
 
 Each round edits another of the project's last transforms, so that no answer of an earlier round is of use.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import shutil
 import sys
-import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -25,18 +24,20 @@ from report import (
     finish,
     measure_alternating,
     options,
+    projects_folder,
     run_process,
     seeknal_command,
+    with_projects,
 )
 
 TARGETS = {1000: 0.5}
-MOST_BYTES = {10_000: 150}
 
 
 def main() -> None:
     parser = options(__doc__, rounds=7)
     parser.add_argument("--nodes", type=int, nargs="+", default=[100, 1000, 10_000])
     parser.add_argument("--cold", action="store_true", help="measure plans that remember nothing as well")
+    with_projects(parser)
     given = parser.parse_args()
     seeknal = seeknal_command(given.seeknal)
     environment = checkout_environment()
@@ -48,8 +49,8 @@ def main() -> None:
             shutil.rmtree(root / "target/store/memo")
         return run_process([*seeknal, "plan", "dev"], cwd=root, environment=environment)
 
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        projects = {nodes: built(Path(folder) / str(nodes), nodes, seeknal, environment) for nodes in given.nodes}
+    with projects_folder(given.projects) as folder:
+        projects = {nodes: built(folder / str(nodes), nodes, seeknal, environment) for nodes in given.nodes}
         ways = {f"{nodes:,} nodes": partial(plan, root, nodes, cold=False) for nodes, root in projects.items()}
         measured = measure_alternating(ways, given.rounds)
         if given.cold:
@@ -62,8 +63,6 @@ def main() -> None:
                 warm = not name.endswith("cold")
                 table.add(Result.of(name, measured[name], target=TARGETS.get(nodes) if warm else None))
                 table.add(Result.of(f"{name}, CPU", measured[name], "cpu_seconds"))
-                most = MOST_BYTES.get(nodes)
-                table.add(Result.of(f"{name}, peak memory", measured[name], "peak_bytes", unit="MB", target=most))
     finish("plan", table, given.out, measured)
 
 

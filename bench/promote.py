@@ -1,6 +1,6 @@
 """How long a promotion takes inside the process, at any size of the project: planned and executed.
 
-    python bench/promote.py [--rounds 15] [--out FOLDER] [--nodes 8 1000 10000]
+    python bench/promote.py [--rounds 15] [--out FOLDER] [--nodes 8 1000 10000] [--projects FOLDER]
 
 An environment with one edit is promoted, production is rolled back (which is not measured), and so on. Beside that the
 whole process of `seeknal promote`, and what the disk takes to make one small file durable.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -26,9 +25,11 @@ from report import (
     finish,
     measure_alternating,
     options,
+    projects_folder,
     run_inside,
     run_process,
     seeknal_command,
+    with_projects,
 )
 
 for source in ("engine", "store", "cli"):
@@ -40,18 +41,21 @@ TARGET_MS = 10.0
 def main() -> None:
     parser = options(__doc__, rounds=15)
     parser.add_argument("--nodes", type=int, nargs="+", default=[8, 1000, 10_000])
+    with_projects(parser)
     given = parser.parse_args()
     seeknal, environment = seeknal_command(given.seeknal), checkout_environment()
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        ways = {"one durable file": partial(durable_file, Path(folder) / "probe")}
+    with projects_folder(given.projects) as folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        ways = {"one durable file": partial(durable_file, folder / "probe")}
         for nodes in given.nodes:
-            root = built(Path(folder) / str(nodes), nodes, seeknal, environment)
+            root = built(folder / str(nodes), nodes, seeknal, environment)
             edit(root, nodes - 2, 1_000_000)
             for command in (("plan", "dev"), ("run", "--env", "dev")):
                 run_process([*seeknal, *command], cwd=root, environment=environment)
             ways[f"{nodes:,} nodes"] = partial(promote, root)
             ways[f"{nodes:,} nodes, process"] = partial(promote_process, root, seeknal, environment)
         measured = measure_alternating(ways, given.rounds)
+        written = {nodes: files_written(folder / str(nodes)) for nodes in given.nodes}
     table = Table("A promotion of one edit")
     table.add(Result.of("one durable file", measured["one durable file"], unit="ms"))
     for nodes in given.nodes:
@@ -59,6 +63,7 @@ def main() -> None:
         table.add(Result.of(f"{name}, inside the process", measured[name], unit="ms", target=TARGET_MS))
         table.add(Result.of(f"{name}, inside the process, CPU", measured[name], "cpu_seconds", unit="ms"))
         table.add(Result.of(f"{name}, whole process", measured[f"{name}, process"], unit="ms"))
+        table.add(Result(f"{name}, files written", written[nodes], "files"))
     smallest, largest = (measured[f"{nodes:,} nodes"] for nodes in (min(given.nodes), max(given.nodes)))
     table.add(Result.ratio(f"{max(given.nodes):,} over {min(given.nodes):,} nodes", largest, smallest, target=1.25))
     finish("promote", table, given.out, measured)
@@ -68,10 +73,26 @@ def promote(root: Path) -> Sample:
     from seeknal.dag.project import Project
     from seeknal.workflow.environment import EnvironmentManager
 
-    manager = EnvironmentManager(Project.open(root).target)
     put_back(root)
-    sample = run_inside(lambda: manager.execute_promotion(manager.plan_promotion("dev", force=True)))
-    return sample
+    manager = EnvironmentManager(Project.open(root).target)
+    return run_inside(lambda: manager.execute_promotion(manager.plan_promotion("dev", force=True)))
+
+
+def files_written(root: Path) -> int:
+    """How many files a promotion writes anew, of the project's own; links count."""
+    put_back(root)
+    before = files_of(root)
+    promote(root)
+    return len(files_of(root) - before)
+
+
+def files_of(root: Path) -> set[tuple[str, int, int]]:
+    found = set()
+    for folder, _, names in os.walk(root / "target"):
+        for name in names:
+            status = os.lstat(os.path.join(folder, name))
+            found.add((os.path.join(folder, name), status.st_ino, status.st_mtime_ns))
+    return found
 
 
 def promote_process(root: Path, seeknal: list[str], environment: dict[str, str]) -> Sample:

@@ -12,6 +12,7 @@ nearly the same on a loaded machine; wall seconds do not.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import json
 import math
@@ -21,8 +22,10 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
@@ -33,7 +36,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Sample:
-    """What doing a way once took. ``peak_bytes`` is of the largest process; 0 where it was not measured."""
+    """What doing a way once took. ``peak_bytes`` is of the process itself; 0 where it was not measured."""
 
     wall_seconds: float
     cpu_seconds: float
@@ -117,18 +120,18 @@ class Table:
 
     @staticmethod
     def _cells(result: Result) -> tuple[str, ...]:
-        def shown(value: float | None) -> str:
-            return "" if value is None else f"{_number(value)} {result.unit}"
+        def cell(value: float | None) -> str:
+            return "" if value is None else shown(value, result.unit)
 
         sign = "" if result.target is None else ("≥ " if result.at_least else "≤ ")
         verdict = {True: "met", False: "NOT MET", None: ""}[result.is_met]
         note = f"{verdict}  {result.note}" if result.note else verdict
         return (
             result.what,
-            shown(result.value),
-            shown(result.low),
-            shown(result.high),
-            sign + shown(result.target),
+            cell(result.value),
+            cell(result.low),
+            cell(result.high),
+            sign + cell(result.target),
             note,
         )
 
@@ -143,6 +146,7 @@ class Machine:
     system: str
     python: str
     commit: str
+    date: str
     load: float
     packages: dict[str, str] = field(default_factory=dict)
 
@@ -156,6 +160,7 @@ class Machine:
             f"{platform.system()} {platform.release()}",
             platform.python_version(),
             _commit(),
+            time.strftime("%Y-%m-%d", time.gmtime()),
             round(os.getloadavg()[0], 2),
             {name: version for name in names if (version := _version(name))},
         )
@@ -169,26 +174,53 @@ class Machine:
 
 
 def run_process(
-    command: Sequence[str], *, cwd: Path | None = None, environment: Mapping[str, str] | None = None
+    command: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    memory: bool = False,
 ) -> Sample:
     """Run a whole process, with its output thrown away. Raises CalledProcessError where it fails.
 
-    CPU seconds are those of the process and of all descendants that were waited for.
+    CPU seconds are those of the process and of all descendants that were waited for. The peak is the resident memory
+    of the process itself, not of those that it starts; only with ``memory``, and only on Linux.
     """
     started = time.perf_counter()
     with subprocess.Popen(
         command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, **(environment or {})}
     ) as process:
+        watcher = _PeakWatcher(process.pid)
+        if memory:
+            watcher.start()
         assert process.stderr is not None
         errors = process.stderr.read()
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - started
         process.returncode = os.waitstatus_to_exitcode(status)
+        watcher.over.set()
     if process.returncode:
         sys.stderr.buffer.write(errors)
         raise subprocess.CalledProcessError(process.returncode, command)
-    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return Sample(wall, usage.ru_utime + usage.ru_stime, peak)
+    return Sample(wall, usage.ru_utime + usage.ru_stime, watcher.peak_bytes)
+
+
+class _PeakWatcher(threading.Thread):
+    """Looks at a process until it ends. What the system says afterwards (``ru_maxrss``) counts its children too."""
+
+    def __init__(self, process: int) -> None:
+        super().__init__(daemon=True)
+        self.peak_bytes = 0
+        self.over = threading.Event()
+        self._file = Path(f"/proc/{process}/status")
+
+    def run(self) -> None:
+        while not self.over.wait(0.01):
+            try:
+                text = self._file.read_text(encoding="ascii")
+            except OSError:
+                return
+            found = [line.split() for line in text.splitlines() if line.startswith("VmHWM:")]
+            self.peak_bytes = max([self.peak_bytes, *(int(words[1]) * 1024 for words in found)])
 
 
 def run_inside(function: Callable[[], object]) -> Sample:
@@ -220,10 +252,27 @@ def options(description: str | None, *, rounds: int) -> argparse.ArgumentParser:
     return parser
 
 
+def with_projects(parser: argparse.ArgumentParser) -> None:
+    """Add --projects, the option of benchmarks whose projects take minutes to build."""
+    parser.add_argument(
+        "--projects", type=Path, metavar="FOLDER", help="build projects there, or use those that are there already"
+    )
+
+
+@contextlib.contextmanager
+def projects_folder(given: Path | None) -> Iterator[Path]:
+    """The folder for projects: that of ``--projects``, or one that is removed in the end."""
+    if given is not None:
+        yield given.resolve()
+        return
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        yield Path(folder)
+
+
 def seeknal_command(given: str) -> list[str]:
     """The command line that starts Seeknal: ``given`` where it is a command, else this checkout with this Python."""
     found = shutil.which(given)
-    return [found] if found else [sys.executable, "-m", "seeknal.cli.main"]
+    return [str(Path(found).absolute())] if found else [sys.executable, "-m", "seeknal.cli.main"]
 
 
 def checkout_environment() -> dict[str, str]:
@@ -298,7 +347,7 @@ def _bar(result: Result, y: int, scale: float) -> Iterable[str]:
     if result.low is not None and result.high is not None:
         low, right = _LEFT + result.low * scale, max(width, result.high * scale)
         yield f'<path d="M{low:.1f} {middle - 3:.1f}H{_LEFT + result.high * scale:.1f}" stroke="#1f2328"/>\n'
-    label = f"{_number(result.value)} {result.unit}"
+    label = shown(result.value, result.unit)
     if result.target is not None:
         x = _LEFT + result.target * scale
         yield f'<path d="M{x:.1f} {y - 3}V{y + _ROW - 5}" stroke="#cf222e" stroke-width="2" stroke-dasharray="3 2"/>\n'
@@ -313,6 +362,11 @@ def _round_up(value: float) -> float:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
     return math.ceil(value / power) * power
+
+
+def shown(value: float, unit: str) -> str:
+    """A value for people; what is counted has no decimals."""
+    return f"{value:,.0f} {unit}" if unit == "files" else f"{_number(value)} {unit}"
 
 
 def _number(value: float) -> str:
