@@ -66,7 +66,7 @@ def gc(
 
 
 def _print(console: Console, plan: CollectionPlan, done: Collected | None) -> None:
-    from seeknal.dag.quantity import size_text
+    from seeknal.quantity import size_text
 
     console.heading("Garbage Collection")
     console.line("Kept:")
@@ -123,7 +123,7 @@ def _document(plan: CollectionPlan, done: Collected | None) -> dict[str, Any]:
 @project_option
 def du(as_json: bool, project_path: Path | None) -> int:
     """Show how much data each environment needs, and how much of it alone."""
-    from seeknal.dag.quantity import size_text
+    from seeknal.quantity import size_text
     from seeknal.store.usage import measure
 
     usage = measure(open_project(project_path).store())

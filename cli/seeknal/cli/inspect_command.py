@@ -9,8 +9,8 @@ import click
 
 from seeknal.cli.console import Console, table
 from seeknal.cli.options import hold_lease, open_project, project_option
-from seeknal.dag.quantity import size_text
 from seeknal.errors import UsageError
+from seeknal.quantity import size_text
 
 if TYPE_CHECKING:
     from seeknal.store.objects import Delivery
@@ -201,12 +201,11 @@ def _show_files(project: Any, outputs: Outputs, node_id: str, console: Console) 
 
 def _since(path: Path, delivery: Delivery) -> str:
     """What became of a delivered file."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return "  (no longer there)"
-    unchanged = (stat.st_size, stat.st_mtime_ns) == (delivery.size_bytes, delivery.mtime_ns)
-    return "" if unchanged else "  (changed since)"
+    from seeknal.nodes.delivered import is_as_left
+
+    if is_as_left(delivery):
+        return ""
+    return "  (changed since)" if path.exists() else "  (no longer there)"
 
 
 def _head(outputs: Outputs, node_id: str, console: Console) -> None:

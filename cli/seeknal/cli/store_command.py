@@ -91,7 +91,7 @@ def _print(
     *,
     repaired: bool,
 ) -> None:
-    from seeknal.dag.quantity import size_text
+    from seeknal.quantity import size_text
 
     console.heading("Store")
     console.line(f"  Blobs:        {found.blobs:,} ({size_text(found.blob_bytes)}), every byte read")

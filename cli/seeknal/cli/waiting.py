@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from seeknal.dag.quantity import parse_duration
+from seeknal.quantity import parse_duration
 
 if TYPE_CHECKING:
     from seeknal.state.locks import Patience

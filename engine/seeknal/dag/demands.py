@@ -15,8 +15,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from seeknal.dag.quantity import parse_duration, parse_size
 from seeknal.nodes.kind import FieldProblem
+from seeknal.quantity import parse_duration, parse_size
 
 #: The fields of a node that this module reads.
 DEMAND_FIELDS = ("resources", "timeout")

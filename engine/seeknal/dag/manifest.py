@@ -14,8 +14,6 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
-import os
-import tempfile
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -25,6 +23,7 @@ from typing import Any
 import msgspec
 
 from seeknal.errors import FormatTooNewError
+from seeknal.store.filesystem import write_atomically
 from seeknal.version import __version__
 
 # Of the JSON that a manifest is written as.
@@ -327,17 +326,7 @@ class Manifest:
 
     def save(self, path: str | Path) -> None:
         """Write the manifest as JSON, replacing the file in one step; creates its folder."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".manifest-")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(self.to_json())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        write_atomically(Path(path), self.to_json().encode())
 
     @classmethod
     def load(cls, path: str | Path) -> Manifest:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from seeknal.redaction import longest_form, redacted_bytes
-from seeknal.store.filesystem import temporary_name
+from seeknal.store.filesystem import hidden_beside, write_atomically
 
 # The beginning that is kept, the end that is kept, and how large the file may grow before it is cut.
 HEAD_BYTES = 256 * 1024
@@ -91,9 +91,7 @@ class Output:
             self.path.unlink(missing_ok=True)
             return
         # A new file: somebody may read the old one.
-        new = _unfinished(self.path)
-        new.write_bytes(data)
-        os.replace(new, self.path)
+        write_atomically(self.path, data)
 
     def _take(self, descriptor: int) -> None:
         """Keep the beginning of the first file, and the end of them all."""
@@ -107,13 +105,9 @@ class Output:
         self.tail = tail[-TAIL_BYTES:]
 
 
-def _unfinished(path: Path) -> Path:
-    return path.with_name(f".{temporary_name(path.parent).name}")
-
-
 def _create(path: Path) -> int:
     """A file beside the log that has no name any more, so that what is printed ends with the process."""
-    unnamed = _unfinished(path)
+    unnamed = hidden_beside(path)
     # Everybody appends, so nobody writes over anybody.
     descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_EXCL, 0o600)
     unnamed.unlink()

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import IO
 
+from seeknal.quantity import size_text
+
 #: More cells than these take more than 2 GB of memory.
 MOST_CELLS = 50_000_000
 #: So large is what an archive holds at most, unpacked.
@@ -40,7 +42,7 @@ def too_large_unpacked(file: str) -> str | None:
         return None
     if unpacked <= MOST_BYTES:
         return None
-    return f"the file is {unpacked / 1024**3:,.1f} GiB unpacked, and at most {MOST_BYTES / 1024**3:,.1f} are read"
+    return f"the file is {size_text(unpacked)} unpacked, and at most {size_text(MOST_BYTES)} are read"
 
 
 def too_large(file: str, sheet: str) -> str | None:

@@ -19,6 +19,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from seeknal.store.filesystem import write_atomically
+
 
 def state_path(folder: Path, node_id: str) -> Path:
     """Where a node's memory is kept; ``folder`` is where its environment's views stand."""
@@ -90,15 +92,4 @@ class NodeState:
 
         The last save counts; it holds from when the node's output is committed.
         """
-        import tempfile
-
-        text = json.dumps(self._loaded(), indent=2, sort_keys=True)
-        self._saved.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=self._saved.parent, prefix=".state-")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.replace(temporary, self._saved)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        write_atomically(self._saved, json.dumps(self._loaded(), indent=2, sort_keys=True).encode())

@@ -12,10 +12,10 @@ import msgspec
 from seeknal.dag.draft import Draft
 from seeknal.dag.inference import CompiledProject
 from seeknal.dag.names import PRODUCTION
-from seeknal.dag.quantity import duration_text
 from seeknal.errors import Place, Problem, SeeknalError
 from seeknal.nodes.check import Check, CheckResult, kept
 from seeknal.nodes.function_reference import log_path
+from seeknal.quantity import duration_text
 from seeknal.redaction import redacted
 from seeknal.store.objects import Artifact, FailedNode
 from seeknal.workflow.results import NodeOutcome

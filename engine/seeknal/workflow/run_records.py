@@ -16,7 +16,8 @@ from seeknal.dag.project import Project
 from seeknal.errors import Problem, ProjectError, UsageError
 from seeknal.state.backend import StateBackend, UnknownBackendError, create_state_backend
 from seeknal.state.libsql_connection import is_libsql_url
-from seeknal.state.locks import FileLock, Holder
+from seeknal.state.locks import FileLock
+from seeknal.store.leases import StoreUser
 from seeknal.timeline import timed
 from seeknal.workflow.heads import AT_ONCE, RUN_COMMAND
 from seeknal.workflow.results import RunResult
@@ -61,16 +62,12 @@ def records_lock(project: Project, purpose: str, *, shared: bool) -> FileLock:
     )
 
 
-def _recording(project: Project) -> list[Holder]:
+def _recording(project: Project) -> list[StoreUser]:
     """Who records a run just now: whoever executes one holds a lease on the store, too."""
     leases = project.store().leases
     with leases.sweeping():
         holders = [lease.holder for lease in leases.live()]
-    return [
-        Holder(holder.purpose, holder.pid, holder.host, holder.since)
-        for holder in holders
-        if holder.purpose.startswith((RUN_COMMAND, "DAGRunner"))
-    ]
+    return [holder for holder in holders if holder.purpose.startswith((RUN_COMMAND, "DAGRunner"))]
 
 
 @contextmanager

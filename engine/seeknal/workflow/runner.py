@@ -34,7 +34,7 @@ from seeknal.nodes.check import summary
 from seeknal.nodes.kind import Task
 from seeknal.nodes.registry import KINDS
 from seeknal.pipeline.node_state import keep_states
-from seeknal.store.filesystem import digest_bytes
+from seeknal.store.filesystem import digest_bytes, write_atomically
 from seeknal.store.objects import Artifact, Tree, TreeEntry
 from seeknal.workflow.commit import built_manifest, commit, fingerprints_of
 from seeknal.workflow.delivery import deliver
@@ -69,10 +69,7 @@ class _StateFile:
         return state if isinstance(state, dict) else {}
 
     def save(self, state: dict[str, Any]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(state, indent=2), encoding="utf-8")
-        temporary.replace(self.path)
+        write_atomically(self.path, json.dumps(state, indent=2).encode())
 
 
 @dataclass(frozen=True)

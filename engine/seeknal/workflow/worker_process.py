@@ -16,7 +16,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from seeknal.dag.quantity import size_text
+from seeknal.quantity import size_text
 from seeknal.workflow.limits import control_group_texts
 from seeknal.workflow.worker import execute_task, start_worker
 

@@ -19,9 +19,10 @@ from pathlib import Path
 import msgspec
 
 from seeknal.errors import SeeknalError
+from seeknal.holder import Holder
 from seeknal.state.database_connection import Connection
 from seeknal.state.database_schema import prepare
-from seeknal.state.locks import IMPATIENT, Holder, Patience
+from seeknal.state.locks import IMPATIENT, Patience
 
 LEASE_SECONDS = 30.0
 
@@ -124,11 +125,8 @@ class LeasedLock:
 
 
 def _encoded(purpose: str) -> str:
-    holder = Holder.this_process(purpose)
-    named = LeaseHolder(
-        holder.purpose, holder.pid, holder.host, holder.since, _this_machine(), _birth_of(holder.pid) or ""
-    )
-    return msgspec.json.encode(named).decode()
+    holder = LeaseHolder.this_process(purpose, machine=_this_machine(), birth=_birth_of(os.getpid()) or "")
+    return msgspec.json.encode(holder).decode()
 
 
 def _decoded(raw: str) -> LeaseHolder | None:

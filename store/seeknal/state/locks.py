@@ -1,7 +1,7 @@
 """Locks between processes, which end with the process that holds them.
 
 - *lock file*: the file that a lock stands for. Its content is the *holder*; its existence means nothing.
-- *holder*: who has the lock: what for, which process, on which machine, since when.
+- *holder*: who has the lock; see :mod:`seeknal.holder`.
 - *patience*: how long somebody waits for a lock that another has.
 
 The lock itself is the kernel's ``flock`` on the open file. So it is gone in the moment its holder is, killed
@@ -16,7 +16,6 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,6 +23,8 @@ from typing import Self
 import msgspec
 
 from seeknal.errors import BusyError, SeeknalError
+from seeknal.holder import Holder
+from seeknal.quantity import duration_text
 
 _FIRST_PAUSE_SECONDS = 0.001
 _LONGEST_PAUSE_SECONDS = 0.05
@@ -31,24 +32,6 @@ _LONGEST_PAUSE_SECONDS = 0.05
 # A holder writes its name just after it got the lock. Whoever is refused in between reads nothing yet, or the
 # name of a process that was killed, and looks again a little later.
 _LOOKS_AT_THE_HOLDER = 10
-
-
-class Holder(msgspec.Struct, frozen=True):
-    """Who holds a lock. ``since`` is ISO 8601 in UTC, with seconds."""
-
-    purpose: str
-    pid: int
-    host: str
-    since: str
-
-    @classmethod
-    def this_process(cls, purpose: str) -> Holder:
-        """Name the process that asks, from now on."""
-        return cls(purpose, os.getpid(), os.uname().nodename, datetime.now(UTC).isoformat(timespec="seconds"))
-
-    def __str__(self) -> str:
-        since = self.since.removesuffix("+00:00").replace("T", " ")
-        return f"{self.purpose} (process {self.pid} on {self.host}, since {since} UTC)"
 
 
 @dataclass(frozen=True)
@@ -64,7 +47,7 @@ class Patience:
 
     def refusal(self, what: str, holder: Holder | str | None) -> BusyError:
         """Make the error for who waited in vain for ``what``, which ``holder`` has."""
-        waited = f"; waited {self.seconds:g} s" if self.seconds else ""
+        waited = f"; waited {duration_text(self.seconds)}" if self.seconds else ""
         hint = self.way_out
         if isinstance(holder, Holder):
             hint += f"; if process {holder.pid} hangs, ending it frees the lock"

@@ -31,6 +31,7 @@ from seeknal.state.records import (
     encode_run,
     is_run_id,
 )
+from seeknal.store.filesystem import sync_folder
 
 
 class _Journal(msgspec.Struct, frozen=True):
@@ -105,7 +106,7 @@ class RunFiles:
                 _write_durably(self._new_path(run_id), encode_run(record))
             if len(replaced) + len(deleted) > 1:
                 # The journal must not outlive a power cut that the names of the files it counts on do not.
-                _sync_folder(self.folder)
+                sync_folder(self.folder)
                 new_journal = self._new_path(self._journal.name)
                 _write_durably(new_journal, msgspec.json.encode(_Journal(SCHEMA_VERSION, list(replaced), deleted)))
                 os.replace(new_journal, self._journal)
@@ -115,7 +116,7 @@ class RunFiles:
             else:
                 self._path(deleted[0]).unlink()
         with _reporting(f"wrote to {self.folder}, but it may not outlast a power cut"):
-            _sync_folder(self.folder)
+            sync_folder(self.folder)
         self._finish_journal()
 
     def remove_left_overs(self) -> None:
@@ -138,7 +139,7 @@ class RunFiles:
                     os.replace(self._new_path(run_id), self._path(run_id))
             for run_id in journal.deleted:
                 self._path(run_id).unlink(missing_ok=True)
-            _sync_folder(self.folder)
+            sync_folder(self.folder)
             self._journal.unlink(missing_ok=True)
 
     def _await_journal(self) -> None:
@@ -175,15 +176,6 @@ def _reporting(what: str, kind: type[StateBackendError] = StateBackendError) -> 
 
 
 def _write_durably(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Write a file that is about to take the place of another, which waits until a journal says so."""
+    path.write_bytes(content)
+    sync_folder(path)

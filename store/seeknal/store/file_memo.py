@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 from seeknal.errors import StoreError
 from seeknal.store.column_digests import digest_file
-from seeknal.store.filesystem import write_atomically
+from seeknal.store.filesystem import appearance, write_atomically
 from seeknal.store.objects import FileMemo, decode, encode
 
 # Coarser than the timestamps of any file system that we meet (HFS+ and ext3: 1 s).
@@ -26,10 +26,6 @@ RACY_NS = 2_000_000_000
 SMALL_BYTES = 16 * 1024 * 1024
 
 _Stat: TypeAlias = tuple[int, int, int, int]
-
-
-def _looks(stat: os.stat_result) -> _Stat:
-    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
 
 class FileDigests:
@@ -75,7 +71,7 @@ class FileDigests:
             return known, stat.st_size
         read_at_ns = time.time_ns()
         digest, size = digest_file(Path(path))
-        self._load()[path] = (_looks(stat), digest, read_at_ns)
+        self._load()[path] = (appearance(stat), digest, read_at_ns)
         self._changed = True
         return digest, size
 
@@ -85,7 +81,7 @@ class FileDigests:
         if known is None:
             return None
         before, digest, read_at_ns = known
-        return digest if before == _looks(stat) and read_at_ns - stat.st_mtime_ns > RACY_NS else None
+        return digest if before == appearance(stat) and read_at_ns - stat.st_mtime_ns > RACY_NS else None
 
     def save(self) -> None:
         """Write the memory back where it changed. A disk that does not take it costs time, and is no error."""

@@ -59,6 +59,19 @@ def temporary_name(folder: Path, suffix: str = "") -> Path:
     return folder / f"{digest_bytes(unique.encode())}{suffix}"
 
 
+def hidden_beside(path: Path) -> Path:
+    """A hidden path in the folder of another, that nobody else will choose."""
+    return path.with_name(f".{temporary_name(path.parent).name}")
+
+
+def appearance(stat: os.stat_result) -> tuple[int, int, int, int]:
+    """How a file looks from outside: size, times of the last change of content and of anything, inode.
+
+    One that looks the same was not changed since, unless it was changed twice within a tick of the disk's clock.
+    """
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+
+
 def write_whole(descriptor: int, data: bytes) -> None:
     """Write all of these bytes: a system may take some of them and be asked again."""
     view = memoryview(data)
@@ -67,10 +80,15 @@ def write_whole(descriptor: int, data: bytes) -> None:
 
 
 def write_atomically(
-    path: Path, data: bytes, temporary_folder: Path, *, durable: bool = False, read_only: bool = False
+    path: Path, data: bytes, temporary_folder: Path | None = None, *, durable: bool = False, read_only: bool = False
 ) -> None:
-    """Replace ``path`` by a file of these bytes; creates its folder. ``temporary_folder`` is on the same disk."""
-    temporary = temporary_name(temporary_folder)
+    """Replace ``path`` by a file of these bytes; creates its folder.
+
+    What a kill leaves unfinished lies in ``temporary_folder``, which is on the same disk; without one, hidden beside.
+    """
+    if temporary_folder is None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = hidden_beside(path) if temporary_folder is None else temporary_name(temporary_folder)
     try:
         descriptor = os.open(temporary, _WRITE_FLAGS, 0o444 if read_only else 0o644)
         try:

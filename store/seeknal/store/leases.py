@@ -19,33 +19,29 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar
 
 import msgspec
 
 from seeknal.errors import BusyError, CorruptObjectError
+from seeknal.holder import Holder
 from seeknal.store.filesystem import place, temporary_name, write_whole
 
 # Nobody holds the lock shared for longer than it takes to look at a few files.
 _LONGEST_WAIT_SECONDS = 60.0
 
 
-class LeaseHolder(msgspec.Struct, frozen=True):
+class StoreUser(Holder, frozen=True):
     """The first line of a lease. ``started_ns`` is by the clock of the store's disk, in ns since 1970."""
 
-    purpose: str
-    pid: int
-    host: str
-    since: str
     started_ns: int
 
 
 class LiveLease(msgspec.Struct, frozen=True):
     """A lease whose holder lives, and the snapshots that it names."""
 
-    holder: LeaseHolder
+    holder: StoreUser
     snapshots: tuple[str, ...] = ()
 
 
@@ -119,13 +115,7 @@ class Leases:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-                holder = LeaseHolder(
-                    purpose,
-                    os.getpid(),
-                    os.uname().nodename,
-                    datetime.now(UTC).isoformat(timespec="seconds"),
-                    os.fstat(descriptor).st_mtime_ns,
-                )
+                holder = StoreUser.this_process(purpose, started_ns=os.fstat(descriptor).st_mtime_ns)
                 write_whole(descriptor, msgspec.json.encode(holder) + b"\n")
             except BaseException:
                 os.close(descriptor)
@@ -218,7 +208,7 @@ class Leases:
 def _read(path: Path) -> LiveLease:
     try:
         first, *named = path.read_bytes().splitlines()
-        holder = msgspec.json.decode(first, type=LeaseHolder)
+        holder = msgspec.json.decode(first, type=StoreUser)
         return LiveLease(holder, tuple(line.decode("ascii") for line in named))
     except FileNotFoundError:
         raise

@@ -26,7 +26,7 @@ from pathlib import Path
 import xxhash
 
 from seeknal.store.column_digests import digest_file
-from seeknal.store.filesystem import sync_folder, write_atomically
+from seeknal.store.filesystem import appearance, sync_folder, write_atomically
 
 _VERSION = 1
 _HEADER = re.compile(rb"seeknal seals ([1-9][0-9]{0,8}) ([0-9]+)\n")
@@ -41,8 +41,7 @@ _WORTH_CLEANING = 4096
 
 def seal_of(digest: str, stat: os.stat_result) -> bytes:
     """The seal of a blob of this digest that looks like this."""
-    looks = _STAT.pack(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
-    return xxhash.xxh3_128_digest(digest.encode() + looks)
+    return xxhash.xxh3_128_digest(digest.encode() + _STAT.pack(*appearance(stat)))
 
 
 class Seals:

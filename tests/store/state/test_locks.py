@@ -15,7 +15,8 @@ import msgspec
 import pytest
 
 from seeknal.errors import BusyError, SeeknalError
-from seeknal.state.locks import FileLock, Holder, Patience
+from seeknal.holder import Holder
+from seeknal.state.locks import FileLock, Patience
 
 StartPython = Callable[..., "subprocess.Popen[str]"]
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from seeknal.dag.quantity import duration_text, parse_duration, parse_size, size_text
+from seeknal.quantity import duration_text, parse_duration, parse_size, size_text
 
 
 @pytest.mark.parametrize(
