@@ -92,7 +92,7 @@ def leave_notes(store: Store) -> None:
     """What garbage collection, a repair and a killed process leave behind."""
     write_ends(store, [])
     note_losses(store, [f"actions/00/{'0' * 30}"])
-    (store.root / "leases" / "0123").write_text('{"purpose":"run","pid":1,"host":"h","since":"","started_ns":1}\n')
+    (store.root / "leases" / ("01" * 16)).write_text('{"purpose":"run","pid":1,"host":"h","since":"","started_ns":1}\n')
 
 
 def try_something_else(project: Project) -> None:

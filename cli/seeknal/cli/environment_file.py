@@ -6,6 +6,7 @@ repeats a value of it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ MOST_VARIABLES = 1000
 
 def load_environment_file(folder: Path) -> Path | None:
     """Set the variables of the nearest ``.env``; gives its path. Raises ProjectError where it cannot be read."""
-    folder = folder.resolve()
+    folder = Path(os.path.realpath(folder))
     path = next(
         (
             place / ENVIRONMENT_FILE

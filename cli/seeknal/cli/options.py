@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -99,7 +100,7 @@ def find_project(project_path: Path | None) -> Path:
         load_environment_file(project_path)
     from seeknal.dag.project import find_root
 
-    return project_path.resolve() if project_path is not None else find_root(Path.cwd())
+    return Path(os.path.realpath(project_path)) if project_path is not None else find_root(Path.cwd())
 
 
 def hold_lease(project: Any, purpose: str) -> Any:

@@ -108,7 +108,7 @@ def _plan_production(
         console.line(f"Parsing project: {project.name}")
         console.line(f"  Path: {project.root}")
         if not change.problems:
-            session.show_manifest()
+            session.show_manifest(lambda event: console.mark("warning", event.message))
             console.mark("ok", "Manifest generated: target/manifest.json")
         console.line(f"  Nodes: {len(manifest.nodes)}")
         console.line(f"  Edges: {len(manifest.edges)}")

@@ -137,9 +137,9 @@ def _write_file(project: Any, env_name: str, sql: str, output: Path, limit: int 
     from seeknal.workflow.reading import TableReader
 
     form = OUTPUT_FORMATS[output.suffix.lower()]
-    place = output.resolve()
+    place = Path(os.path.realpath(output))
     store = project.store()
-    if place.is_relative_to(store.root.resolve()):
+    if place.is_relative_to(os.path.realpath(store.root)):
         raise SeeknalError(f"'{output}' lies in the store, which is Seeknal's own", hint="write somewhere else")
     if not place.parent.is_dir():
         raise SeeknalError(f"cannot write '{output}': there is no folder {place.parent}")

@@ -140,7 +140,7 @@ def _hurt_text(hurt: Hurt) -> str:
 def _repair_text(entry: Repair) -> str:
     from seeknal.store import findings
 
-    if entry.action == findings.QUARANTINE:
+    if entry.action in (findings.QUARANTINE, findings.MOVE_STRAY):
         return f"move {entry.subject} to quarantine"
     if entry.action == findings.PROTECT:
         return f"make {entry.subject} read-only"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from seeknal.dag.names import PRODUCTION, nearest
-from seeknal.errors import NotFoundError, Place, Problem, ProjectError
+from seeknal.errors import NotFoundError, Place, Problem, ProjectError, SeeknalError
 from seeknal.store.store import Store
 
 if TYPE_CHECKING:
@@ -80,10 +80,31 @@ class Project:
         return self.root / NODES_FOLDER
 
     def store(self) -> Store:
-        """Give the project's store, which need not exist yet. Raises FormatTooNewError."""
+        """Give the project's store, which need not exist yet.
+
+        Raises FormatTooNewError, and SeeknalError where something stands in the place of its folder.
+        """
         store = Store(self.target / "store")
-        store.insist_on_format()
+        try:
+            store.insist_on_format()
+        except OSError:
+            for folder in (self.target, store.root):
+                if os.path.lexists(folder) and not folder.is_dir():
+                    raise self._no_folder(folder) from None
         return store
+
+    def _no_folder(self, path: Path) -> SeeknalError:
+        shown = path.relative_to(self.root).as_posix()
+        try:
+            path.stat()
+            why = "a file"
+        except FileNotFoundError:
+            why = "a link that leads nowhere"
+        except OSError as error:
+            return SeeknalError(
+                f"{shown} cannot be used: {error.strerror}", hint="see where it leads, and who may use it"
+            )
+        return SeeknalError(f"{shown} is {why}, where Seeknal needs a folder", hint="move it away, then try again")
 
     def environment_folder(self, environment: str) -> Path:
         """Where an environment's views stand: production's directly below ``target``."""
@@ -95,7 +116,7 @@ class Project:
 
         Raises NotFoundError where the folder is no project, ProjectError where its settings are wrong.
         """
-        root = root.resolve()
+        root = Path(os.path.realpath(root))
         file = root / PROJECT_FILE
         # A link that leads nowhere must not pass for no settings.
         if not os.path.lexists(file):
@@ -148,7 +169,7 @@ class Project:
 
 def find_root(start: Path) -> Path:
     """The nearest folder upward from ``start`` that holds a project file, else ``start`` itself."""
-    start = start.resolve()
+    start = Path(os.path.realpath(start))
     for folder in (start, *start.parents):
         if os.path.lexists(folder / PROJECT_FILE):
             return folder

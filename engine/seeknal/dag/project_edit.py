@@ -68,7 +68,7 @@ def apply_edit(edit: ProjectEdit) -> None:
     if not edit.changes:
         return
     # A link stays one: what it leads to is replaced.
-    path = edit.path.resolve()
+    path = Path(os.path.realpath(edit.path))
     new = path.with_name(f".{path.name}.new")
     try:
         now = path.read_bytes() if path.exists() else None

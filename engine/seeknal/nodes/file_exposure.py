@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
@@ -60,7 +61,7 @@ class FileExposure:
             yield FieldProblem(f"'{path}' is a folder", at, f"name a file in it: '{path.rstrip('/.')}/NAME.csv'")
         elif _is_the_projects_own(project, path):
             yield FieldProblem(f"'{path}' is the project's own", at, "write to output/, for example")
-        elif (project.root / path).resolve() == project.root:
+        elif os.path.realpath(project.root / path) == os.path.realpath(project.root):
             yield FieldProblem(f"'{path}' is the project's own folder", at)
         elif not project.settings.allow_external_paths and not inside(project.root, project.root / path):
             yield FieldProblem(
@@ -118,7 +119,7 @@ class FileExposure:
 def _is_the_projects_own(project: Project, path: str) -> bool:
     """Say whether a path leads to what makes the project: its files, its nodes, ``target``, or anything hidden."""
     try:
-        inner = (project.root / path).resolve().relative_to(project.root.resolve())
+        inner = Path(os.path.realpath(project.root / path)).relative_to(os.path.realpath(project.root))
     except ValueError:
         return False
     # Compared without case: on some disks, TARGET is target.

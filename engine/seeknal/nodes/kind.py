@@ -11,6 +11,7 @@ worker executes it. Everything else (parsing, planning, caching, scheduling, env
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -279,4 +280,4 @@ def encoded_identity(identity: list[Any]) -> bytes:
 
 def inside(root: Path, path: Path) -> bool:
     """Say whether a path, links resolved, lies inside a folder."""
-    return path.resolve().is_relative_to(root.resolve())
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))

@@ -10,6 +10,7 @@ hundred bytes and one ref, whatever the project's size.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -35,7 +36,6 @@ from seeknal.errors import (
     StalePlanError,
 )
 from seeknal.state.locks import Patience
-from seeknal.store.filesystem import link_atomically
 from seeknal.store.objects import EnvironmentPlanRecord, EnvironmentRecord, Tree
 from seeknal.store.store import Store
 from seeknal.workflow.applying import Applying, ApplyResult
@@ -48,7 +48,7 @@ from seeknal.workflow.moments import unknown_environment
 from seeknal.workflow.promotion import Promotion, execute_promotion, plan_promotion
 from seeknal.workflow.results import RunOptions
 from seeknal.workflow.session import Session, run_parameters
-from seeknal.workflow.views import hide_environment, show_record, show_references, timestamp, write_json
+from seeknal.workflow.views import hide_environment, show_link, show_record, show_references, timestamp, write_json
 
 __all__ = ["ApplyResult", "Environment", "EnvironmentManager", "EnvironmentPlan"]
 
@@ -80,7 +80,7 @@ class EnvironmentManager:
     """The environments of the project whose ``target`` folder this is."""
 
     def __init__(self, target_path: str | Path = "target") -> None:
-        self.project = Project.open(Path(target_path).resolve().parent)
+        self.project = Project.open(Path(os.path.abspath(target_path)).parent)
         self.store: Store = self.project.store()
 
     # planning
@@ -157,7 +157,7 @@ class EnvironmentManager:
         write_json(self.store, folder / "plan.json", document)
         write_json(self.store, self.project.target / "plans" / f"{record.name}.json", document)
         show_record(self.project, self.store, record)
-        link_atomically(manifest_path, folder / "manifest.json", self.store.temporary_folder)
+        show_link(self.store, manifest_path, folder / "manifest.json", silent)
         to_execute = set(plan.nodes_to_execute)
         unchanged = [node_id for node_id in session.manifest.nodes if node_id not in to_execute]
         show_references(self.project, self.store, record.name, production, unchanged)

@@ -10,18 +10,20 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from seeknal.dag.project import Project
 from seeknal.errors import BusyError, FormatTooNewError, SeeknalError
 from seeknal.state.libsql_connection import is_libsql_url
 from seeknal.store.column_digests import digest_file
-from seeknal.store.filesystem import place
+from seeknal.store.filesystem import leads_elsewhere, place
 from seeknal.store.findings import FORGET_DELIVERY, SET_ASIDE, SHOW, Finding, Hurt, Repair
+from seeknal.store.inventory import VIEW, stored
 from seeknal.store.objects import Deliveries, Delivery, Snapshot, Tree
 from seeknal.store.repair import new_quarantine
 from seeknal.store.store import Store
@@ -32,11 +34,14 @@ from seeknal.workflow.views import indented, show_environment, shown_links, view
 def find_outside(project: Project, store: Store) -> list[Finding]:
     """Check what stands outside the store. Environments that cannot be read are passed over: others tell of them."""
     found: list[Finding] = []
+    shown = set()
     for name in store.refs.names():
         with contextlib.suppress(SeeknalError):
+            if (state := store.read_state(name)) is not None:
+                shown.add(state[1].tree)
             found += _Shown(project, store, name).faults()
             found += _deliveries(project, store, name)
-    return [*found, *_records(project)]
+    return [*found, *_other_views(project, store, shown), *_records(project)]
 
 
 class _Shown:
@@ -68,13 +73,16 @@ class _Shown:
             wanted = os.path.relpath(target, path.parent)
             leads = _link(path)
             # A plan shows its own manifest.
-            planned = name == "manifest.json" and path.exists() and path.resolve().parent == target.parent.resolve()
+            planned = name == "manifest.json" and leads is not None and path.exists() and _same_folder(path, target)
             if leads == wanted or planned:
                 continue
-            if leads is None and os.path.lexists(path):
+            foreign = leads is not None and leads_elsewhere(path, self._store.root)
+            if foreign or (leads is None and os.path.lexists(path)):
                 hurts = [Hurt(self._environment, 0, digest, [])]
-                message = f"stands where a link shall show what '{self._environment}' holds"
-                yield self._finding(path, message, hurts, is_note=False)
+                what = "leads elsewhere, and stands" if foreign else "stands"
+                message = f"{what} where a link shall show what '{self._environment}' holds"
+                found = self._finding(path, message, hurts, is_note=False)
+                yield replace(found, repairs=[Repair(SET_ASIDE, found.subject), *found.repairs])
             else:
                 message = "is missing" if leads is None else f"does not show what '{self._environment}' holds now"
                 yield self._finding(path, message, [], is_note=True)
@@ -90,15 +98,33 @@ class _Shown:
             entry = view / path
             if not os.path.lexists(entry):
                 yield self._finding(entry, "is missing", [], is_note=True)
-            elif isinstance(content, str) and _link(entry) != content:
-                yield self._finding(entry, "is not the link to the node's output", hurts, is_note=False)
-            elif not isinstance(content, str) and not _says(entry, content):
-                yield self._finding(entry, "is not what was written there", hurts, is_note=False)
+            elif not _stands(entry, content):
+                what = "the link to the node's output" if isinstance(content, str) else "what was written there"
+                yield self._finding(entry, f"is not {what}", hurts, is_note=False)
         for parent, _, names in os.walk(view):
             for name in names:
                 entry = Path(parent, name)
                 if entry.relative_to(view).as_posix() not in entries:
                     yield self._finding(entry, "is none of ours", [], is_note=True)
+
+
+def _other_views(project: Project, store: Store, shown: Collection[str]) -> Iterator[Finding]:
+    """The views that show no environment now, and would be wrong if one came back to their tree."""
+    for found in stored(store, VIEW):
+        if found.name in shown:
+            continue
+        try:
+            entries = view_entries(store, found.path, store.read_tree(found.name))
+            stands = all(_stands(found.path / path, content) for path, content in entries)
+        except SeeknalError:
+            stands = False
+        if not stands:
+            where = found.path.relative_to(project.root).as_posix()
+            yield Finding("view", where, "does not show its tree", True, [], [Repair(SET_ASIDE, where)])
+
+
+def _stands(entry: Path, content: object) -> bool:
+    return _link(entry) == content if isinstance(content, str) else _says(entry, content)
 
 
 def _link(path: Path) -> str | None:
@@ -147,6 +173,10 @@ def _delivery_fault(known: Delivery) -> str:
     except OSError as error:
         return f"was delivered, and cannot be read: {error.strerror}"
     return "" if is_same else "is no longer what was delivered"
+
+
+def _same_folder(link: Path, target: Path) -> bool:
+    return os.path.dirname(os.path.realpath(link)) == os.path.realpath(target.parent)
 
 
 # records of runs

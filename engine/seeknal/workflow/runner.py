@@ -14,6 +14,7 @@ production's ref. What it adds are its extension points, which subclasses overri
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
@@ -477,7 +478,7 @@ def _definition_digest(node: Node) -> str:
 def _project_root(manifest: Manifest, state_dir: str | Path | None, target_path: str | Path | None) -> Path:
     """The project of a manifest: above the target folder that was named, else above the manifest's own."""
     if target_path is not None:
-        return Path(target_path).resolve().parent
+        return Path(os.path.abspath(target_path)).parent
     if manifest.path is not None and manifest.path.absolute().parent.name == "target":
         return manifest.path.absolute().parent.parent
     if state_dir is not None and Path(state_dir).absolute().parent.name == "target":

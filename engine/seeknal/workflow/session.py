@@ -8,7 +8,7 @@ step with the ref.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -28,13 +28,12 @@ from seeknal.pipeline.node_state import keep_states
 from seeknal.redaction import show_names
 from seeknal.state.locks import Patience
 from seeknal.store.file_memo import FileDigests
-from seeknal.store.filesystem import link_atomically
 from seeknal.store.leases import Lease
 from seeknal.store.memo import Memo
 from seeknal.store.objects import FailedNodes, Tree
 from seeknal.store.store import Store
 from seeknal.workflow.commit import commit, fingerprints_of, schemas_of
-from seeknal.workflow.events import Listener, silent
+from seeknal.workflow.events import Listener, Warned, silent
 from seeknal.workflow.forecast import forecast_run, waiting
 from seeknal.workflow.heads import RUN_COMMAND, Head, environment_lock, read_head
 from seeknal.workflow.limits import StopRequest
@@ -44,7 +43,7 @@ from seeknal.workflow.results import Forecast, RunOptions, RunResult, new_run_id
 from seeknal.workflow.selection import Selection, outputs_of, select
 from seeknal.workflow.settled import remember, settled
 from seeknal.workflow.tree_change import remember_change
-from seeknal.workflow.views import show_environment
+from seeknal.workflow.views import show_environment, show_link
 
 if TYPE_CHECKING:
     from seeknal.workflow.execution import Run
@@ -193,11 +192,11 @@ class Session:
         resolver = self.resolver(base, selection, full=options.full)
         return forecast_run(waiting(self.compiled), resolver, selection, base, full=options.full)
 
-    def show_manifest(self) -> None:
+    def show_manifest(self, listener: Callable[[Warned], None] = silent) -> None:
         """Make ``target/manifest.json`` show the project as its files are now."""
         self.store.prepare()
         path = self.store.write_manifest(self.manifest.fingerprint(), self.manifest.to_json())
-        link_atomically(path, self.project.target / "manifest.json", self.store.temporary_folder)
+        show_link(self.store, path, self.project.target / "manifest.json", listener)
 
     def resolver(self, base: Base, selection: Selection, *, full: bool) -> Resolver:
         """Make a resolver for nodes that somebody else drives, one by one."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ import msgspec
 from seeknal.dag.names import PRODUCTION
 from seeknal.dag.project import Project
 from seeknal.errors import DeliveryError
-from seeknal.store.filesystem import link_atomically, temporary_name, write_atomically
+from seeknal.store.filesystem import leads_elsewhere, link_atomically, temporary_name, write_atomically
 from seeknal.store.objects import Blob, EnvironmentRecord, Snapshot, Tree, TreeEntry
 from seeknal.store.store import Store
 from seeknal.timeline import timed
@@ -57,7 +57,7 @@ def show_environment(
 ) -> list[DeliveryError]:
     """Point an environment's links at a snapshot. Gives an error for each that the disk did not take.
 
-    A folder with files in it that stands in their way is left there, with a warning to the listener.
+    What stands in their way and is none of Seeknal's is left there, with a warning to the listener.
     """
     view = store.view_folder(snapshot.tree)
     folder = project.environment_folder(environment)
@@ -72,20 +72,31 @@ def show_environment(
     links = shown_links(project, store, environment, snapshot)
     errors = []
     for name in (FEATURE_STORE, MODELS):
-        if name not in links and (folder / name).is_symlink():
+        if name not in links and (folder / name).is_symlink() and not leads_elsewhere(folder / name, store.root):
             try:
                 (folder / name).unlink(missing_ok=True)
             except OSError as error:
                 errors.append(_not_shown(folder / name, error))
     for name, target in links.items():
         try:
-            link_atomically(target, folder / name, store.temporary_folder)
-        except IsADirectoryError:
-            text = f"{folder / name} is a folder with files in it; move it away to see this environment there"
-            listener(Warned(text))
+            show_link(store, target, folder / name, listener)
         except OSError as error:
             errors.append(_not_shown(folder / name, error))
     return errors
+
+
+def show_link(store: Store, target: Path, link: Path, listener: Callable[[Warned], None]) -> None:
+    """Make a link that shows something in the store. What is none of ours is left there, with a warning.
+
+    Raises OSError.
+    """
+    try:
+        link_atomically(target, link, store.temporary_folder, ours=store.root)
+    except FileExistsError as error:
+        if error.filename != str(link):
+            raise
+        text = f"{link} is none of Seeknal's ({error.strerror}), so it is left there, and shows nothing"
+        listener(Warned(f"{text}; move it away, or let `seeknal store verify --repair` do that"))
 
 
 def shown_links(project: Project, store: Store, environment: str, snapshot: Snapshot) -> dict[str, Path]:

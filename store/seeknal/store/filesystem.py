@@ -208,21 +208,27 @@ def locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def link_atomically(target: Path, link: Path, temporary_folder: Path) -> None:
-    """Make ``link`` a relative symbolic link to ``target``, replacing a link or a file that is there.
+def link_atomically(target: Path, link: Path, temporary_folder: Path, *, ours: Path | None = None) -> None:
+    """Make ``link`` a relative symbolic link to ``target``, replacing one that is there, or an empty folder.
 
-    Does nothing where the link already says so. Raises IsADirectoryError where a real folder stands in the way.
+    Does nothing where the link already says so. Raises FileExistsError where something of somebody else's stands in
+    the way: a folder with files in it; a file, where the link leads to a folder; a link to what is not below ``ours``.
     ``temporary_folder`` is on the same disk; there, and not beside the link, lies what a kill leaves unfinished.
     """
     relative = os.path.relpath(target, link.parent)
     with contextlib.suppress(OSError):
         if os.readlink(link) == relative:
             return
-    if link.is_dir() and not link.is_symlink():
+    if link.is_symlink():
+        if ours is not None and leads_elsewhere(link, ours):
+            raise FileExistsError(errno.EEXIST, "it leads elsewhere", str(link))
+    elif link.is_dir():
         try:
             link.rmdir()
         except OSError:
-            raise IsADirectoryError(str(link)) from None
+            raise FileExistsError(errno.EEXIST, "it is a folder with files in it", str(link)) from None
+    elif link.exists() and target.is_dir():
+        raise FileExistsError(errno.EEXIST, "it is a file", str(link))
     link.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(temporary_folder)
     os.symlink(relative, temporary)
@@ -232,3 +238,8 @@ def link_atomically(target: Path, link: Path, temporary_folder: Path) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def leads_elsewhere(link: Path, ours: Path) -> bool:
+    """Say whether a link leads to something that is there, and not below the folder ``ours``."""
+    return link.exists() and not Path(os.path.realpath(link)).is_relative_to(os.path.realpath(ours))

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import msgspec
 
 # What a repair does.
-QUARANTINE, PROTECT, MOVE_REF, NOTE_MOVE, NOTE_LOSS, END_HISTORY, RESTORE_PIN = (
+QUARANTINE, MOVE_STRAY, PROTECT, MOVE_REF, NOTE_MOVE, NOTE_LOSS, END_HISTORY, RESTORE_PIN = (
     "quarantine",
+    "move-stray",
     "write-protect",
     "move-ref",
     "note-move",
@@ -24,7 +25,7 @@ QUARANTINE, PROTECT, MOVE_REF, NOTE_MOVE, NOTE_LOSS, END_HISTORY, RESTORE_PIN = 
 )
 
 # What a repair does outside the store, where whoever uses the store has put something.
-SHOW, FORGET_DELIVERY, SET_ASIDE = OUTSIDE = ("show", "forget-delivery", "set-aside")
+SET_ASIDE, SHOW, FORGET_DELIVERY = OUTSIDE = ("set-aside", "show", "forget-delivery")
 
 # Where things are only remembered: nobody misses what is gone from there.
 MEMORY = ("actions", "checks", "deliveries", "failed", "format")
@@ -93,6 +94,6 @@ class Verification:
         """
         if any(finding.check == "newer-format" for finding in self.findings):
             return []
-        order = [NOTE_LOSS, END_HISTORY, MOVE_REF, NOTE_MOVE, QUARANTINE, RESTORE_PIN, PROTECT, *OUTSIDE]
+        order = [MOVE_STRAY, NOTE_LOSS, END_HISTORY, MOVE_REF, NOTE_MOVE, QUARANTINE, RESTORE_PIN, PROTECT, *OUTSIDE]
         found = dict.fromkeys(repair for finding in self.findings for repair in finding.repairs)
         return sorted(found, key=lambda repair: order.index(repair.action))

@@ -16,6 +16,7 @@ import msgspec
 
 from seeknal.errors import CorruptObjectError
 from seeknal.store.filesystem import sync_folder, write_atomically
+from seeknal.store.inventory import PIN, stored
 from seeknal.store.objects import FORMAT_VERSIONS, WAY_OUT, Snapshot, decode, encode
 from seeknal.store.store import Store
 
@@ -109,10 +110,9 @@ def remove_pin(store: Store, snapshot: str) -> bool:
 def read_pins(store: Store, *, only_readable: bool = False) -> list[Pin]:
     """Every pin, by environment and age. Raises StoreError; for damaged ones not, where those are to be left out."""
     found = []
-    folder = store.root / "pins"
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    for stored_pin in stored(store, PIN):
         try:
-            found.append(read_pin(path))
+            found.append(read_pin(stored_pin.path))
         except FileNotFoundError:
             continue
         except CorruptObjectError:

@@ -16,7 +16,8 @@ from stat import S_ISREG
 from typing import NamedTuple, TypeAlias
 
 from seeknal.store.objects import Artifact, Blob
-from seeknal.store.store import Store
+from seeknal.store.refs import REF_NAME
+from seeknal.store.store import OURS, Store
 
 BLOB, ACTION, TREE, SNAPSHOT, MANIFEST, VIEW, PIN = "blob", "action", "tree", "snapshot", "manifest", "view", "pin"
 CHECKS, QUARANTINE = "checks", "quarantine"
@@ -37,6 +38,19 @@ FOLDERS = {
     PIN: ("pins", re.compile(r"[0-9a-f]{32}")),
     CHECKS: ("checks", re.compile(r"[0-9a-f]{32}")),
     QUARANTINE: ("quarantine", re.compile(r"[0-9]{8}T[0-9]{6}-[0-9]+")),
+}
+
+_PREFIX = re.compile(r"[0-9a-f]{2}")
+
+# What may stand in the folders that hold something other than objects: files of these names.
+_RECORDS = {
+    "environments": REF_NAME,
+    "deliveries": REF_NAME,
+    "failed": REF_NAME,
+    "leases": re.compile(r"[0-9a-f]{32}"),
+    "notes": re.compile(r"history_ends|losses"),
+    "locks": re.compile(r".*", re.DOTALL),
+    "memo": re.compile(r".*", re.DOTALL),
 }
 
 Key: TypeAlias = tuple[str, str]
@@ -80,6 +94,18 @@ def strays(store: Store, kind: str) -> Iterator[Stored]:
             yield found
 
 
+def foreign(store: Store) -> Iterator[str]:
+    """What stands in the folders without objects, or beside all of them, and is none of the store's: paths in it."""
+    yield from (f"refs/{name}" for name in store.refs.strays())
+    for folder, pattern in _RECORDS.items():
+        with contextlib.suppress(OSError):
+            for entry in sorted(os.scandir(store.root / folder), key=lambda entry: entry.name):
+                if entry.is_dir(follow_symlinks=False) or not pattern.fullmatch(entry.name):
+                    yield f"{folder}/{entry.name}"
+    with contextlib.suppress(OSError):
+        yield from sorted(set(os.listdir(store.root)) - OURS)
+
+
 def _entries(store: Store, kind: str) -> Iterator[tuple[Stored, bool]]:
     folder, pattern = FOLDERS[kind]
     for prefix, entry in _files(store.root / folder, nested=kind in _NESTED):
@@ -113,7 +139,7 @@ def _files(folder: Path, *, nested: bool) -> Iterator[tuple[str, os.DirEntry[str
     except FileNotFoundError:
         return
     for entry in entries:
-        if nested and entry.is_dir(follow_symlinks=False):
+        if nested and _PREFIX.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
             for _, inner in _files(Path(entry.path), nested=False):
                 yield entry.name, inner
         else:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import time
 from collections import Counter
@@ -30,6 +31,7 @@ from seeknal.store.filesystem import place, temporary_name, write_whole
 
 # Nobody holds the lock shared for longer than it takes to look at a few files.
 _LONGEST_WAIT_SECONDS = 60.0
+_NAME = re.compile(r"[0-9a-f]{32}")
 
 
 class StoreUser(Holder, frozen=True):
@@ -131,9 +133,11 @@ class Leases:
         """
         found = []
         for path in sorted(self._folder.iterdir()) if self._folder.is_dir() else ():
+            if not _NAME.fullmatch(path.name):
+                continue
             try:
                 descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-            except FileNotFoundError:
+            except (FileNotFoundError, IsADirectoryError):
                 continue
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from seeknal.errors import FormatTooNewError, SeeknalError
-from seeknal.store.findings import PROTECT, QUARANTINE, Finding, Hurt, Repair
+from seeknal.store.findings import MOVE_STRAY, PROTECT, QUARANTINE, Finding, Hurt, Repair
 from seeknal.store.inventory import (
     ACTION,
     BLOB,
@@ -20,14 +20,16 @@ from seeknal.store.inventory import (
     MANIFEST,
     SNAPSHOT,
     TREE,
+    VIEW,
     Stored,
     blob_name,
+    foreign,
     stored,
     strays,
 )
+from seeknal.store.inventory import QUARANTINE as QUARANTINED
 from seeknal.store.objects import Artifact, Snapshot
-from seeknal.store.refs import is_ref_name
-from seeknal.store.store import OURS, Store
+from seeknal.store.store import Store
 
 
 @dataclass
@@ -54,7 +56,7 @@ class Objects:
         try:
             yield from stored(self.store, kind)
             for stray in strays(self.store, kind):
-                self.found("stray", self.path(stray), "is no object of the store", is_note=True)
+                self.stray(self.path(stray))
         except OSError as error:
             self.found("unreadable", kind, f"the folder of {kind}s cannot be read: {error.strerror}")
 
@@ -176,15 +178,14 @@ class Objects:
         for record in self.each(CHECKS):
             self._remembered(self.path(record), CHECKS, partial(self.store.read_checks, record.name))
         for folder, load in (("deliveries", self.store.load_deliveries), ("failed", self.store.load_failed)):
-            for name in self._names(folder):
+            for name in self.store.names_in(folder):
                 self._remembered(f"{folder}/{name}", folder, partial(load, name))
-        self._names("environments")
         self._remembered("format", "format", self.store.read_format)
-        for name in self.store.refs.strays():
-            self.found("stray", f"refs/{name}", "is no ref", is_note=True)
-        with contextlib.suppress(OSError):
-            for name in sorted(set(os.listdir(self.store.root)) - OURS):
-                self.found("stray", name, "is nothing of the store's", is_note=True)
+        for kind in (VIEW, QUARANTINED):
+            for _ in self.each(kind):
+                continue
+        for subject in foreign(self.store):
+            self.stray(subject)
 
     def _remembered(self, subject: str, kind: str, read: Callable[[], object]) -> None:
         try:
@@ -194,21 +195,13 @@ class Objects:
         except (OSError, SeeknalError) as error:
             self.unreadable(subject, kind, error)
 
-    def _names(self, folder: str) -> list[str]:
-        """The environments that have a file in a folder."""
-        names: list[str] = []
-        with contextlib.suppress(OSError):
-            for name in sorted(os.listdir(self.store.root / folder)):
-                if is_ref_name(name):
-                    names.append(name)
-                else:
-                    self.found("stray", f"{folder}/{name}", "is no environment's", is_note=True)
-        return names
-
     # noting
 
     def path(self, found: Stored) -> str:
         return os.fspath(found.path.relative_to(self.store.root))
+
+    def stray(self, subject: str) -> None:
+        self.found("stray", subject, "is nothing of the store's", is_note=True, repairs=[Repair(MOVE_STRAY, subject)])
 
     def unreadable(self, subject: str, kind: str, error: Exception, then: Iterable[Repair] = ()) -> None:
         """Note an object that cannot be read; once it is moved aside, ``then`` is done."""

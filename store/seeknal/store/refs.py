@@ -22,10 +22,11 @@ from pathlib import Path
 from seeknal.errors import CorruptObjectError, NameNotAllowedError
 from seeknal.store.filesystem import locked, sync_folder, write_atomically, write_whole
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
+REF_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 _BESIDE = (".log", ".lock")
 _LINE = re.compile(r"([0-9]+\.[0-9]+)\t([0-9a-f]{32}|-)\t([0-9a-f]{32}|-)\t([^\t]*)\t([^\t]*)")
 _DIGEST = re.compile(r"[0-9a-f]{32}")
+_WAY_OUT = "`seeknal store verify --repair` restores it from its log"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class RefMove:
 
 def is_ref_name(name: str) -> bool:
     """Say whether a name is one that a ref may have."""
-    return _NAME.fullmatch(name) is not None
+    return REF_NAME.fullmatch(name) is not None
 
 
 def check_ref_name(name: str) -> None:
@@ -71,16 +72,12 @@ class Refs:
             text = self._text(name)
             if text is None:
                 raise CorruptObjectError(
-                    f"the ref of environment '{name}' is missing, and nobody deleted the environment",
-                    hint="`seeknal store verify --repair` restores it from its log",
+                    f"the ref of environment '{name}' is missing, and nobody deleted the environment", hint=_WAY_OUT
                 )
         if text is None:
             return None
         if not _DIGEST.fullmatch(text):
-            raise CorruptObjectError(
-                f"the ref of environment '{name}' is damaged",
-                hint="`seeknal store verify --repair` restores it from its log",
-            )
+            raise CorruptObjectError(f"the ref of environment '{name}' is damaged", hint=_WAY_OUT)
         return text
 
     def _text(self, name: str) -> str | None:
@@ -89,7 +86,9 @@ class Refs:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise CorruptObjectError(f"the ref of environment '{name}' cannot be read: {error.strerror}") from error
+            raise CorruptObjectError(
+                f"the ref of environment '{name}' cannot be read: {error.strerror}", hint=_WAY_OUT
+            ) from error
 
     def _is_lost(self, name: str) -> bool:
         """Say whether a ref that is not there once was, by its log, and was not removed.
@@ -106,18 +105,23 @@ class Refs:
     def names(self) -> list[str]:
         """All environments that have a ref, or lost it, sorted."""
         try:
-            entries = os.listdir(self._folder)
+            entries = list(os.scandir(self._folder))
         except FileNotFoundError:
             return []
-        there = {name.removesuffix("~") for name in entries if not name.endswith(_BESIDE)}
-        logged = {name.removesuffix(".log") for name in entries if name.endswith(".log")}
+        names = [entry.name for entry in entries if not entry.is_dir()]
+        there = {name.removesuffix("~") for name in names if not name.endswith(_BESIDE)}
+        logged = {name.removesuffix(".log") for name in names if name.endswith(".log")}
         there |= {name for name in logged - there if self._is_lost(name)}
         return sorted(filter(is_ref_name, there))
 
     def strays(self) -> list[str]:
-        """The files in the refs' folder that no ref of ours is called by, nor what stands beside one."""
-        with contextlib.suppress(FileNotFoundError):
-            return sorted(name for name in os.listdir(self._folder) if not is_ref_name(name.removesuffix("~")))
+        """What in the refs' folder is no ref of ours, nor what stands beside one: other names, and folders."""
+        with contextlib.suppress(OSError):
+            return sorted(
+                entry.name
+                for entry in os.scandir(self._folder)
+                if entry.is_dir() or not is_ref_name(entry.name.removesuffix("~"))
+            )
         return []
 
     def compare_and_swap(self, name: str, expected: str | None, new: str | None, *, who: str, why: str) -> bool:
@@ -198,7 +202,7 @@ class Refs:
     def _lines(self, name: str) -> list[str]:
         try:
             return (self._folder / f"{name}.log").read_bytes().decode(errors="replace").split("\n")
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError):
             return []
 
     def log(self, name: str, *, whole: bool = False) -> Iterator[RefMove]:

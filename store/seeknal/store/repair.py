@@ -18,6 +18,7 @@ from seeknal.store.findings import (
     END_HISTORY,
     MEMORY,
     MOVE_REF,
+    MOVE_STRAY,
     NOTE_LOSS,
     NOTE_MOVE,
     PROTECT,
@@ -82,6 +83,8 @@ def _do(
     elif entry.action == NOTE_MOVE:
         with lock(entry.subject):
             store.refs.note(entry.subject, who=who, why="found by store verify")
+    elif entry.action == MOVE_STRAY:
+        place(store.root / entry.subject, store.root / quarantine / entry.subject)
     elif entry.action == QUARANTINE:
         _quarantine(store, entry.subject, quarantine)
     elif entry.action == RESTORE_PIN:

@@ -104,11 +104,11 @@ class Store:
             write_atomically(path, encode(StoreFormat()), self.temporary_folder)
 
     def insist_on_format(self) -> None:
-        """Raise FormatTooNewError where a newer version keeps this store.
+        """Raise FormatTooNewError where a newer version keeps this store, OSError where it does not say.
 
-        A store that does not say is ours: what it holds says so for itself.
+        That is ours: what it holds says so for itself.
         """
-        with contextlib.suppress(OSError, CorruptObjectError):
+        with contextlib.suppress(CorruptObjectError):
             self.read_format()
 
     def read_format(self) -> StoreFormat:
@@ -297,8 +297,13 @@ class Store:
 
     def failed_names(self) -> list[str]:
         """The environments where the checks of nodes failed, sorted."""
+        return self.names_in("failed")
+
+    def names_in(self, folder: str) -> list[str]:
+        """The environments that a file in a folder is called by, sorted."""
         with contextlib.suppress(FileNotFoundError):
-            return sorted(filter(is_ref_name, os.listdir(self.root / "failed")))
+            entries = os.scandir(self.root / folder)
+            return sorted(entry.name for entry in entries if is_ref_name(entry.name) and not entry.is_dir())
         return []
 
     def write_failed(self, environment: str, failed: FailedNodes) -> None:
@@ -456,9 +461,7 @@ class Store:
 
     def environment_names(self) -> list[str]:
         """Every environment that has a record, sorted."""
-        with contextlib.suppress(FileNotFoundError):
-            return sorted(filter(is_ref_name, os.listdir(self.root / "environments")))
-        return []
+        return self.names_in("environments")
 
     def _deliveries_path(self, environment: str) -> Path:
         return self.root / "deliveries" / environment

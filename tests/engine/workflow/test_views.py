@@ -149,7 +149,9 @@ class TestWhatStandsInTheWay:
         mine.write_text("mine")
         assert shop.show("prod", shop.tree(a=b"A")) == []
         (warning,) = shop.warnings
-        assert warning.startswith(f"{shop.project.target / 'cache'} is a folder with files in it")
+        assert warning.startswith(
+            f"{shop.project.target / 'cache'} is none of Seeknal's (it is a folder with files in it)"
+        )
         assert contents(shop.project.target / "cache") == {"mine.parquet": "mine"}
         assert contents(shop.project.target / "intermediate") == {"transform_a.parquet": "A"}
 

@@ -202,9 +202,23 @@ class TestLinks:
         monkeypatch.setattr(os, "symlink", lambda *arguments: pytest.fail("a link was made"))
         link_atomically(tmp_path / "target", tmp_path / "link", tmp_path)
 
+    def test_a_link_elsewhere_and_a_file_in_a_folders_place_are_somebody_elses(self, tmp_path: Path) -> None:
+        ours, link = tmp_path / "ours", tmp_path / "link"
+        (ours / "new").mkdir(parents=True)
+        (tmp_path / "mine").mkdir()
+        link.symlink_to("mine")
+        with pytest.raises(FileExistsError):
+            link_atomically(ours / "new", link, tmp_path, ours=ours)
+        assert os.readlink(link) == "mine"
+        link.unlink()
+        link.write_text("mine")
+        with pytest.raises(FileExistsError):
+            link_atomically(ours / "new", link, tmp_path, ours=ours)
+        assert link.read_text() == "mine"
+
     def test_files_links_and_empty_folders_make_way_and_full_folders_do_not(self, tmp_path: Path) -> None:
         link = tmp_path / "link"
-        link.write_text("a file")
+        link.write_text("a document")
         link_atomically(tmp_path / "target", link, tmp_path)
         assert link.is_symlink()
         link.unlink()
@@ -217,7 +231,7 @@ class TestLinks:
         assert link.is_symlink()
         link.unlink()
         (link / "mine").mkdir(parents=True)
-        with pytest.raises(IsADirectoryError):
+        with pytest.raises(FileExistsError):
             link_atomically(tmp_path / "target", link, tmp_path)
         assert (link / "mine").is_dir()
 
