@@ -3,7 +3,8 @@
     python bench/summary.py [--results .benchmarks] [--write] [--pages docs]
 
 Prints one table. With ``--write`` it also fills `docs/performance.md`: what stands between ``<!-- measured -->`` and
-``<!-- end of measured -->`` is made anew, and so is the profile; plots are copied to `docs/plots/`.
+``<!-- end of measured -->`` is made anew, and so are the profile and the comparison, as far as they were measured. Plots
+are copied to `docs/plots/`.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from report import ROOT, Result, Table, shown
 
 #: The benchmarks in the order in which they are shown; each wrote NAME.json and NAME.svg.
-BENCHMARKS = ("startup", "noop", "plan", "promote", "floor", "parallel_vs_sequential", "scheduler", "scale", "phases")
+BENCHMARKS = ("startup", "noop", "plan", "promote", "floor", "parallel_vs_sequential", "scheduler", "scale")
+#: Those that have a place of their own on the page.
+APART = ("phases", "peers")
 
 
 @dataclass(frozen=True)
@@ -89,11 +91,17 @@ class Measured:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._documents = {
-            name: json.loads(file.read_bytes()) for name in BENCHMARKS if (file := folder / f"{name}.json").exists()
+            name: json.loads(file.read_bytes())
+            for name in (*BENCHMARKS, *APART)
+            if (file := folder / f"{name}.json").exists()
         }
 
     def names(self) -> list[str]:
-        return list(self._documents)
+        """What was measured, without what has a place of its own."""
+        return [name for name in self._documents if name not in APART]
+
+    def has(self, name: str) -> bool:
+        return name in self._documents
 
     def title(self, name: str) -> str:
         return str(self._documents[name]["benchmark"])
@@ -104,14 +112,16 @@ class Measured:
         found = self._documents.get(name, {}).get("results", ())
         return [Result(**{key: result[key] for key in known}) for result in found]
 
-    def machine(self) -> dict[str, Any]:
-        """The machine, as the last benchmark saw it."""
-        documents = sorted(self._documents.values(), key=lambda document: document["machine"]["date"])
-        return dict(documents[-1]["machine"]) if documents else {}
-
-    def commits(self) -> list[str]:
-        """The states of the code that were measured; one where all was measured in one run."""
-        return list(dict.fromkeys(document["machine"]["commit"] for document in self._documents.values()))
+    def machine(self, *names: str) -> str:
+        """What these were measured on, as a sentence: the machine, as the last of them saw it."""
+        machines = [self._documents[name]["machine"] for name in names]
+        last = max(machines, key=lambda machine: str(machine["date"]))
+        commits = ", ".join(dict.fromkeys(machine["commit"] for machine in machines))
+        versions = ", ".join(f"{name} {version}" for name, version in last["packages"].items() if name != "seeknal")
+        return (
+            f"Measured on {last['date']} at {commits}: {last['processor']}, {last['cores']} cores, "
+            f"{last['memory_gigabytes']} GB of memory, {last['system']}; Python {last['python']}, {versions}."
+        )
 
 
 def targets(measured: Measured) -> Iterator[tuple[Target, Result | None]]:
@@ -139,12 +149,8 @@ def printed(measured: Measured) -> str:
 
 def page(measured: Measured) -> str:
     """The targets, the machine and all plots, as Markdown."""
-    machine = measured.machine()
-    versions = ", ".join(f"{name} {version}" for name, version in machine["packages"].items() if name != "seeknal")
     lines = [
-        f"Measured on {machine['date']} at {', '.join(measured.commits())}: {machine['processor']}, "
-        f"{machine['cores']} cores, {machine['memory_gigabytes']} GB of memory, {machine['system']}; "
-        f"Python {machine['python']}, {versions}.",
+        measured.machine(*measured.names()),
         "",
         "| what | target | measured | from | to | |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -164,31 +170,32 @@ def page(measured: Measured) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     for name in measured.names():
-        if name != "phases":
-            lines += ["", f"![{measured.title(name)}](plots/{name}.svg)"]
+        lines += ["", f"![{measured.title(name)}](plots/{name}.svg)"]
     return "\n".join(lines)
 
 
-def profile_page(measured: Measured) -> str:
-    """The phases of a run, as Markdown."""
-    lines = ["| phase | median | from | to | share |", "| --- | --- | --- | --- | --- |"]
-    for result in measured.results("phases"):
-        spread = [shown(value, result.unit) if value is not None else "" for value in (result.low, result.high)]
-        lines.append(f"| {result.what} | {shown(result.value, result.unit)} | {' | '.join(spread)} | {result.note} |")
-    return "\n".join([*lines, "", f"![{measured.title('phases')}](plots/phases.svg)"])
+def apart_page(measured: Measured, name: str) -> str:
+    """One benchmark's table, machine and plot, as Markdown."""
+    lines = [measured.machine(name), "", "| what | median | from | to | |", "| --- | --- | --- | --- | --- |"]
+    for result in measured.results(name):
+        values = (result.value, result.low, result.high)
+        cells = [shown(value, result.unit) if value is not None else "" for value in values]
+        lines.append(f"| {' | '.join([result.what, *cells, result.note])} |")
+    return "\n".join([*lines, "", f"![{measured.title(name)}](plots/{name}.svg)"])
 
 
 def write(measured: Measured, pages: Path) -> None:
     """Fill `performance.md` and copy the plots. What was not measured leaves its part of the page as it is."""
     file = pages / "performance.md"
     text = file.read_text(encoding="utf-8")
-    if any(name != "phases" for name in measured.names()):
+    if measured.names():
         text = between(text, "measured", page(measured))
-    if "phases" in measured.names():
-        text = between(text, "profile", profile_page(measured))
+    apart = [name for name in APART if measured.has(name)]
+    for name in apart:
+        text = between(text, name, apart_page(measured, name))
     file.write_text(text, encoding="utf-8")
     (pages / "plots").mkdir(exist_ok=True)
-    for name in measured.names():
+    for name in (*measured.names(), *apart):
         shutil.copyfile(measured.folder / f"{name}.svg", pages / "plots" / f"{name}.svg")
 
 
