@@ -37,6 +37,7 @@ class Attempts:
         self._begun: dict[str, int] = {}
         self._deaths: dict[str, int] = {}
         self._deadlines: dict[str, float] = {}
+        self._timeouts: dict[str, float] = {}
         self._overdue: set[str] = set()
         self._delayed: list[tuple[float, str]] = []
         self._failures: dict[str, Failure] = {}
@@ -46,6 +47,7 @@ class Attempts:
         self._begun[node_id] = self._begun.get(node_id, 0) + 1
         if timeout_seconds:
             self._deadlines[node_id] = self._clock() + timeout_seconds
+            self._timeouts[node_id] = timeout_seconds
         return self._begun[node_id]
 
     def end(self, node_id: str) -> bool:
@@ -84,13 +86,22 @@ class Attempts:
         """Take out all delayed nodes, with why they failed."""
         return [(node_id, self._failures[node_id]) for node_id in self._take(float("inf"))]
 
-    def overdue(self) -> list[str]:
-        """The nodes whose attempt takes too long, each told once."""
+    def overdue(self, counts_from: Callable[[str], float | None] = lambda node_id: 0.0) -> list[str]:
+        """The nodes whose attempt takes too long, each told once.
+
+        ``counts_from``: from when on a node's time counts, where that is later than its beginning; None: not yet.
+        """
         now = self._clock()
-        late = [node_id for node_id, deadline in self._deadlines.items() if deadline <= now]
-        for node_id in late:
-            del self._deadlines[node_id]
-            self._overdue.add(node_id)
+        late = []
+        for node_id, deadline in list(self._deadlines.items()):
+            if deadline > now:
+                continue
+            since = counts_from(node_id)
+            self._deadlines[node_id] = max(deadline, (now if since is None else since) + self._timeouts[node_id])
+            if self._deadlines[node_id] <= now:
+                del self._deadlines[node_id]
+                self._overdue.add(node_id)
+                late.append(node_id)
         return late
 
     def seconds_to_next(self) -> float | None:

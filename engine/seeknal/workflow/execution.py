@@ -222,7 +222,12 @@ class Run:
         self, futures: Mapping[Future[bytes], str], workers: Workers, done: set[Future[bytes]]
     ) -> set[Future[bytes]]:
         """The tasks that are done, and those whose time is over and that nothing can end: they are not waited for."""
-        overdue = set(self._attempts.overdue())
+        tasks = {node_id: future for future, node_id in futures.items()}
+
+        def counts_from(node_id: str) -> float | None:
+            return workers.held_from(tasks[node_id]) if self._demands[node_id].mutexes else 0.0
+
+        overdue = set(self._attempts.overdue(counts_from))
         for future, node_id in futures.items():
             if node_id in overdue and future not in done and not workers.end(future):
                 done.add(future)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from multiprocessing import connection, parent_process, util
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
@@ -71,8 +71,14 @@ def decode_outcome(data: bytes) -> Outcome:
     return _outcome_decoder.decode(data)
 
 
-def start_worker() -> None:
+# Of a worker process: where its caller reads since when it holds the mutexes of its task, by the monotonic clock.
+_held_from: Any = None
+
+
+def start_worker(held_from: Any = None) -> None:
     """Prepare a worker process: Ctrl-C is the caller's affair, and a caller that dies takes its workers along."""
+    global _held_from
+    _held_from = held_from
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Held back until now, for this process and for what code of the user's may start.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -140,6 +146,8 @@ def _holding(task: Task) -> Iterator[None]:
             lock = FileLock(path, task.node_id, what=f"mutex '{name}'")
             lock.acquire(Patience(float("inf")))
             held.callback(lock.release)
+        if _held_from is not None:
+            _held_from.value = time.monotonic()
         yield
 
 

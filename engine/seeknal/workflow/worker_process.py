@@ -11,6 +11,7 @@ import os
 import signal
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import sharedctypes
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -83,7 +84,11 @@ class WorkerProcess:
     """An executor of one process, which executes one task at a time. The process starts with the first task."""
 
     def __init__(self, context: BaseContext) -> None:
-        self._executor = ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=start_worker)
+        # Shared with the process, which writes there since when it holds the mutexes of its task.
+        self._held_from = sharedctypes.RawValue("d", 0.0)
+        self._executor = ProcessPoolExecutor(
+            max_workers=1, mp_context=context, initializer=start_worker, initargs=(self._held_from,)
+        )
         self._process: BaseProcess | None = None
         self._manager: Any = None
         self._peak_bytes = 0
@@ -91,6 +96,7 @@ class WorkerProcess:
 
     def submit(self, task: bytes) -> Future[bytes]:
         """Begin a task. Raises BrokenExecutor where the process died while it had nothing to do."""
+        self._held_from.value = 0.0
         future = self._executor.submit(execute_task, task)
         self._process = self._process or self.process
         # An executor that is shut down forgets it.
@@ -106,6 +112,10 @@ class WorkerProcess:
         """
         # A copy, because an executor whose process dies changes its own.
         return next(iter(list((self._executor._processes or {}).values())), None)
+
+    def held_from(self) -> float | None:
+        """Since when the task holds its mutexes, by the monotonic clock; None while it waits for them."""
+        return self._held_from.value or None
 
     def look(self) -> None:
         """Notice how much memory it uses now."""

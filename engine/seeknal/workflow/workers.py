@@ -52,6 +52,10 @@ class Workers(Protocol):
         """End what executes a task at once. The future raises BrokenExecutor then; False where that is not possible."""
         return False
 
+    def held_from(self, future: Future[bytes]) -> float | None:
+        """Since when a task holds its mutexes, by the monotonic clock; None: it waits for them, 0: nobody knows."""
+        return 0.0
+
     def death(self, future: Future[bytes]) -> Death:
         """How the process ended of a task whose future raised BrokenExecutor."""
         return Death()
@@ -142,6 +146,10 @@ class ProcessWorkers(Workers):
         if worker is not None:
             worker.kill()
         return worker is not None
+
+    def held_from(self, future: Future[bytes]) -> float | None:
+        worker = self._busy.get(future)
+        return worker.held_from() if worker is not None else 0.0
 
     def death(self, future: Future[bytes]) -> Death:
         self._reclaim()

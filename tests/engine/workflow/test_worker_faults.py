@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from seeknal.dag.project import Project
 from seeknal.errors import ProjectError
+from seeknal.state.locks import FileLock
 from seeknal.workflow import execution
 from seeknal.workflow.events import Event, NodeRetried
 from seeknal.workflow.limits import StopRequest
@@ -248,6 +250,17 @@ return pandas.DataFrame({{"a": [1]}})
         assert first.wait(60) == 0
         assert result.status == "success"
         assert log.read_text().split() == ["begin", "end"] * 6
+
+    def test_waiting_for_another_run_does_not_count_towards_the_timeout(self, tmp_path: Path) -> None:
+        slow = transform("slow", "SELECT 1 AS a", timeout="4", resources="{mutex: warehouse}")
+        root = write_project(tmp_path / "p", {"seeknal/slow.yml": slow})
+        lock = FileLock(root / "target/store/locks/.mutex-warehouse", "another run")
+        lock.acquire()
+        freeing = threading.Timer(6, lock.release)
+        freeing.start()
+        result, _ = run(root)
+        freeing.join()
+        assert outcome(result, "slow").status == "success"
 
 
 class TestFields:
