@@ -2,8 +2,10 @@
 
 A remembered digest counts only while size, times and inode are the same, and only where the file had been
 left alone for a while when it was read: a file changed twice within one tick of the disk's clock keeps its times.
-(Git calls such entries racily clean.) The time of the last change of anything (ctime) is there because tools that
-copy and unpack set the other one (mtime) to what they like.
+(Git calls such entries racily clean.) The time of the last change of anything (ctime) counts in both, because tools
+that copy and unpack set the other one (mtime) to what they like.
+
+Files that are gone are forgotten when the memory is written.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
@@ -34,8 +37,9 @@ class FileDigests:
     ``asked`` and ``listings`` tell what was asked for: path → digest, and pattern → the paths that it matched.
     """
 
-    def __init__(self, memo_path: Path, temporary_folder: Path) -> None:
+    def __init__(self, memo_path: Path, temporary_folder: Path, *, clock: Callable[[], int] = time.time_ns) -> None:
         self._memo_path = memo_path
+        self._clock = clock
         self._temporary_folder = temporary_folder
         self._files: dict[str, tuple[_Stat, str, int]] | None = None
         self._changed = False
@@ -69,7 +73,7 @@ class FileDigests:
         known = self._recall(path, stat)
         if known is not None:
             return known, stat.st_size
-        read_at_ns = time.time_ns()
+        read_at_ns = self._clock()
         digest, size = digest_file(Path(path))
         self._load()[path] = (appearance(stat), digest, read_at_ns)
         self._changed = True
@@ -81,13 +85,15 @@ class FileDigests:
         if known is None:
             return None
         before, digest, read_at_ns = known
-        return digest if before == appearance(stat) and read_at_ns - stat.st_mtime_ns > RACY_NS else None
+        left_alone_ns = read_at_ns - max(stat.st_mtime_ns, stat.st_ctime_ns)
+        return digest if before == appearance(stat) and left_alone_ns > RACY_NS else None
 
     def save(self) -> None:
         """Write the memory back where it changed. A disk that does not take it costs time, and is no error."""
         if self._changed and self._files is not None:
+            there = {path: known for path, known in self._files.items() if path in self.asked or os.path.exists(path)}
             with contextlib.suppress(OSError):
-                write_atomically(self._memo_path, encode(FileMemo(self._files)), self._temporary_folder)
+                write_atomically(self._memo_path, encode(FileMemo(there)), self._temporary_folder)
                 self._changed = False
 
     def _load(self) -> dict[str, tuple[_Stat, str, int]]:
