@@ -39,6 +39,14 @@ class _Transaction:
     def put(self, record: RunRecord) -> None:
         self.writes[record.run_id] = msgspec.structs.replace(record, revision=self.revision)
 
+    def put_node(self, run: RunRecord, node_id: str, node: NodeRecord) -> None:
+        """As :meth:`put`, for one node of a run that was read or made for this transaction, and that nobody else has.
+
+        In place: a new mapping for each node would take the square of their number.
+        """
+        run.nodes[node_id] = node
+        self.put(run)
+
 
 class FileBackend:
     """Keep run records as JSON files under ``<base_path>/runs``; a :class:`~seeknal.state.backend.StateBackend`.
@@ -128,7 +136,7 @@ class FileBackend:
         given = node_changes(run_id, node_id, state, changes)
         with self._writing() as transaction:
             run = self._load_known(run_id)
-            transaction.put(run.with_node(node_id, run.nodes.get(node_id, NodeRecord()).changed(given)))
+            transaction.put_node(run, node_id, run.nodes.get(node_id, NodeRecord()).changed(given))
 
     def get_node_state(self, run_id: str, node_id: str) -> dict[str, Any] | None:
         node = self._load_node(run_id, node_id)
@@ -159,7 +167,7 @@ class FileBackend:
         with self._writing() as transaction:
             run = self._load_known(run_id)
             node = run.nodes.get(node_id, NodeRecord()).with_interval(start, end)
-            transaction.put(run.with_node(node_id, node))
+            transaction.put_node(run, node_id, node)
 
     def get_completed_intervals(self, run_id: str, node_id: str) -> list[tuple[str, str]]:
         node = self._load_node(run_id, node_id)
@@ -171,7 +179,7 @@ class FileBackend:
         with self._writing() as transaction:
             run = self._load_known(run_id)
             node = run.nodes.get(node_id, NodeRecord()).with_partition(partition)
-            transaction.put(run.with_node(node_id, node))
+            transaction.put_node(run, node_id, node)
 
     def get_completed_partitions(self, run_id: str, node_id: str) -> list[str]:
         node = self._load_node(run_id, node_id)

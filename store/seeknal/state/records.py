@@ -91,10 +91,6 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
         """Give a record with these changes; its nodes are not among them. Raises StateValueError."""
         return _changed(self, changes, RUN_FIELDS)
 
-    def with_node(self, node_id: str, node: NodeRecord) -> RunRecord:
-        """Give a record in which the node has this record."""
-        return msgspec.structs.replace(self, nodes={**self.nodes, node_id: node})
-
     def without_node(self, node_id: str) -> RunRecord:
         """Give a record that knows nothing of the node."""
         nodes = {name: node for name, node in self.nodes.items() if name != node_id}
