@@ -3,8 +3,8 @@
     python bench/summary.py [--results .benchmarks] [--write] [--pages docs]
 
 Prints one table. With ``--write`` it also fills `docs/performance.md`: what stands between ``<!-- measured -->`` and
-``<!-- end of measured -->`` is made anew, and so are the profile and the comparison, as far as they were measured. Plots
-are copied to `docs/plots/`.
+``<!-- end of measured -->`` is made anew, and so are the profile and the comparison, as far as they were measured.
+Plots are copied to `docs/plots/`.
 """
 
 from __future__ import annotations
@@ -176,7 +176,12 @@ def page(measured: Measured) -> str:
 
 def apart_page(measured: Measured, name: str) -> str:
     """One benchmark's table, machine and plot, as Markdown."""
-    lines = [measured.machine(name), "", "| what | median | from | to | |", "| --- | --- | --- | --- | --- |"]
+    lines = [
+        f"{measured.title(name)}. {measured.machine(name)}",
+        "",
+        "| what | median | from | to | |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     for result in measured.results(name):
         values = (result.value, result.low, result.high)
         cells = [shown(value, result.unit) if value is not None else "" for value in values]
