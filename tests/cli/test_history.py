@@ -174,3 +174,25 @@ def test_a_store_that_cannot_be_understood_keeps_everything(shop: Project) -> No
     answer = shop.seeknal("gc", "--keep-last", "0")
     assert answer.code == 12
     assert len(answer.errors) == 1
+
+
+def test_a_rollback_that_moves_nothing_says_so_to_programs(shop: Project) -> None:
+    for arguments, status, moved in ((("0", "--dry-run"), "unchanged", False), (("0",), "unchanged", False)):
+        document = shop.ok("rollback", "prod", *arguments, "--json").document
+        assert (document["status"], document["moved"]) == (status, moved)
+    document = shop.ok("rollback", "prod", "--dry-run", "--json").document
+    assert (document["status"], document["moved"]) == ("planned", False)
+    document = shop.ok("rollback", "prod", "--json").document
+    assert (document["status"], document["moved"]) == ("success", True)
+
+
+def test_what_failed_before_a_rollback_can_be_looked_at_and_is_told_as_that(shop: Project) -> None:
+    audits = "audits: [{type: not_null, columns: [x]}]\n"
+    shop.write("seeknal/a.yml", f"kind: transform\nname: a\ntransform: SELECT NULL::INT AS x\n{audits}")
+    assert shop.seeknal("run").code == 1
+    assert "rolled back" not in shop.ok("inspect", "--failed").stdout
+    shop.ok("rollback", "prod")
+    for arguments in (("a", "--failed"), ("--failed",)):
+        said = shop.ok("inspect", *arguments).stdout
+        assert "not_null(x)" in said
+        assert "'prod' was rolled back" in said

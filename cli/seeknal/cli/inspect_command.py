@@ -13,7 +13,7 @@ from seeknal.errors import UsageError
 from seeknal.quantity import size_text
 
 if TYPE_CHECKING:
-    from seeknal.store.objects import Delivery
+    from seeknal.store.objects import Delivery, FailedNode
     from seeknal.workflow.outputs import Outputs
 
 
@@ -90,6 +90,7 @@ def _show_failed(project: Any, node: str | None, env_name: str, limit: int) -> N
             console.line(f"  {found.node_id}: {', '.join(wrong)}")
         if not failures:
             console.line("  None")
+        _tell_of_rollback(project, environment, list(failures.values())[-1:], console)
         return
     wanted = nodes_named(node, failures)
     if len(wanted) > 1:
@@ -103,11 +104,23 @@ def _show_failed(project: Any, node: str | None, env_name: str, limit: int) -> N
     for table_id, artifact in found.tables[:1]:
         console.line(f"  Checked: {table_id}, {artifact.row_count:,} rows")
     console.line(f"  Run:     {found.run_id}, {shown_time(found.failed_at)}")
+    _tell_of_rollback(project, environment, [found], console)
     for result in failed_results(project.store(), found, limit):
         console.line()
         console.line(f"{result.word} {result.label}: {result.message}")
         for line in sample_lines(result)[1:]:
             console.line(line)
+
+
+def _tell_of_rollback(project: Any, environment: str, failures: list[FailedNode], console: Console) -> None:
+    """Say where the environment left the state that checks failed on."""
+    from seeknal.workflow.auditing import gone_back_since
+    from seeknal.workflow.views import shown_time
+
+    for found in failures:
+        if (state := gone_back_since(project.store(), environment, found)) is not None:
+            when = shown_time(state.created_at)
+            console.line(f"  Since:   '{environment}' was rolled back, {when}; it shows another state")
 
 
 def _failed_elsewhere(project: Any, node: str, environment: str) -> str:

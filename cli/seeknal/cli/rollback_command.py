@@ -56,7 +56,8 @@ def rollback(
     lease = hold_lease(project, "rollback")
     plan = plan_rollback(store, name, given[0] if given else "1", lease=lease)
     _show(console, plan)
-    digest, status, problems = plan.head.digest, "planned", []
+    digest, problems = plan.head.digest, []
+    status = "unchanged" if plan.changes_nothing else "planned"
     if dry_run:
         console.mark("info", "Dry run: nothing was changed")
     else:
@@ -81,6 +82,7 @@ def rollback(
                 "from": plan.head.digest,
                 "to": plan.target.digest,
                 "snapshot": digest,
+                "moved": digest != plan.head.digest,
                 "changed_nodes": plan.changed_nodes(),
                 "errors": [str(problem) for problem in problems],
             }

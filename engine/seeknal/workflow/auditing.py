@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from seeknal.nodes.check import Check, CheckResult, results_of, sample_of
 from seeknal.nodes.checks import SAMPLE_ROWS, evaluate_stored
 from seeknal.nodes.kind import stored_table
 from seeknal.nodes.workbench import Workbench
-from seeknal.store.objects import Artifact, FailedNode
+from seeknal.store.objects import Artifact, FailedNode, Snapshot
 from seeknal.store.store import Store
 from seeknal.workflow.outputs import Outputs, read_outputs
 from seeknal.workflow.session import Session
@@ -113,6 +114,15 @@ def read_failures(store: Store, environment: str = PRODUCTION) -> tuple[str, dic
     """The canonical name of an environment, and the nodes whose checks failed there when they were last run."""
     name = environment_name(environment)
     return name, store.read_failed(name).nodes
+
+
+def gone_back_since(store: Store, environment: str, failed: FailedNode) -> Snapshot | None:
+    """The state that an environment was rolled back to after a node's checks failed; None where it was not."""
+    with contextlib.suppress(CorruptObjectError):
+        head = store.head(environment)
+        if head is not None and head.restores and head.created_at > failed.failed_at:
+            return head
+    return None
 
 
 def failed_results(store: Store, failed: FailedNode, sample_rows: int) -> tuple[CheckResult, ...]:
