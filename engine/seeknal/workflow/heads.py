@@ -50,8 +50,8 @@ def read_manifest(store: Store, fingerprint: str) -> Manifest:
         manifest = Manifest.load(store.manifest_path(fingerprint))
     except (OSError, ValueError) as error:
         raise CorruptObjectError(f"manifest {fingerprint} is damaged or missing: {error}", hint=WAY_OUT) from error
+    manifest.insist_on_version()
     if manifest.fingerprint() != fingerprint:
-        manifest.insist_on_version()
         raise CorruptObjectError(f"manifest {fingerprint} is damaged: it does not match its fingerprint", hint=WAY_OUT)
     return manifest
 

@@ -237,8 +237,9 @@ class Session:
                     hint="run again",
                 )
             self.store.sweep_temporary(UNFINISHED_SECONDS)
-            # Refuses a run id that cannot be one before anything is executed.
+            # Refuses before anything is executed: a run id that cannot be one, and what a newer version delivered.
             records.get_run(run.run_id)
+            self.store.read_deliveries(environment)
             self._has_run = True
             result, tree = run.execute()
             if result.executed or result.status != "success":

@@ -270,6 +270,21 @@ def _digest(head: str, body: bytes) -> str:
     return digest_bytes(head.encode() + b"\n" + body)
 
 
+def insist_on_version(data: bytes, expected: type[msgspec.Struct], name: str, path: Path | None = None) -> None:
+    """Raise FormatTooNewError where bytes are those of an object of a newer version. The names are as for decode."""
+    kind, version = FORMAT_VERSIONS[expected]
+    header, _, body = data.partition(b"\n")
+    found = _HEADER.fullmatch(header)
+    if found is None or found[1] != kind.encode() or int(found[2]) <= version or _is_ours(found, kind, version, body):
+        return
+    raise FormatTooNewError.of(f"{name} ({path})" if path is not None else name, int(found[2]), version)
+
+
+def _is_ours(header: re.Match[bytes], kind: str, version: int, body: bytes) -> bool:
+    """Say whether an object is one of our version by its digest, whatever became of the version that it says."""
+    return header[3] == b" " + _digest(f"seeknal {kind} {version}", body).encode()
+
+
 def decode(data: bytes, expected: type[T], name: str, path: Path | None = None) -> T:
     """Read an object back. ``name`` is what error messages call it; ``path`` is where it was read from.
 
@@ -283,10 +298,8 @@ def decode(data: bytes, expected: type[T], name: str, path: Path | None = None) 
         raise CorruptObjectError(f"{name} is damaged: it is not a stored {kind}", hint=WAY_OUT)
     if found[1] != kind.encode():
         raise CorruptObjectError(f"{name} is damaged: it is a stored {found[1].decode()}, not a {kind}", hint=WAY_OUT)
-    is_ours = found[3] == b" " + _digest(f"seeknal {kind} {version}", body).encode()
-    if int(found[2]) > version and not is_ours:
-        raise FormatTooNewError.of(f"{name} ({path})" if path is not None else name, int(found[2]), version)
-    if int(found[2]) != version or not is_ours:
+    insist_on_version(data, expected, name, path)
+    if int(found[2]) != version or not _is_ours(found, kind, version, body):
         raise CorruptObjectError(f"{name} is damaged: its content does not match its digest", hint=WAY_OUT)
     decoder = _decoders.get(expected)
     if decoder is None:

@@ -67,6 +67,7 @@ from seeknal.store.objects import (
     Tree,
     decode,
     encode,
+    insist_on_version,
 )
 from seeknal.store.refs import Refs, check_ref_name, is_ref_name
 from seeknal.store.seals import Seals
@@ -373,6 +374,8 @@ class Store:
         except OSError as error:
             raise CorruptObjectError(f"{name} cannot be read: {error.strerror}", hint=WAY_OUT) from error
         if digest_bytes(data) != digest:
+            # Of a newer version, nothing is known but that it is one.
+            insist_on_version(data, expected, name, path)
             raise CorruptObjectError(f"{name} is damaged: its bytes do not match its address", hint=WAY_OUT)
         return decode(data, expected, name, path)
 

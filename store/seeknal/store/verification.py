@@ -96,7 +96,7 @@ class _Verifier:
     def _pin(self, pin: Stored) -> None:
         subject = self.objects.path(pin)
         if self.objects.snapshots.get(pin.name) is None:
-            message = "pins a snapshot that is missing or damaged"
+            message = "pins a snapshot that is missing or cannot be read"
             self.objects.found("dangling-pin", subject, message, repairs=[Repair(QUARANTINE, subject)])
             return
         try:
@@ -136,12 +136,12 @@ class _Verifier:
             return f"snapshot {digest}, which is missing"
         snapshot = self.objects.snapshots[digest]
         if snapshot is None:
-            return f"snapshot {digest}, which is damaged"
+            return f"snapshot {digest}, which cannot be read"
         if environment and snapshot.environment != environment:
             return f"snapshot {digest}, which is of '{snapshot.environment}'"
         if snapshot.tree not in self.objects.trees:
             return f"snapshot {digest}, whose tree is missing"
-        return f"snapshot {digest}, whose tree is damaged" if self.objects.trees[snapshot.tree] is None else ""
+        return f"snapshot {digest}, whose tree cannot be read" if self.objects.trees[snapshot.tree] is None else ""
 
     def _last_readable(self, name: str, but: str | None = None) -> str | None:
         """The last state of an environment that can be read: by its log, then by its history."""
@@ -191,7 +191,7 @@ class _Verifier:
         while above is not None and below is not None and below.parent is not None:
             if self._problem_with(below.parent) and self.objects.snapshots.get(below.parent) is None:
                 if above not in ends:
-                    what = "damaged" if below.parent in self.objects.snapshots else "missing"
+                    what = "unreadable" if below.parent in self.objects.snapshots else "missing"
                     message = f"the history of '{name}' breaks off: {below.parent} is {what}"
                     repairs = [Repair(END_HISTORY, above)]
                     self.objects.found("history", f"snapshots/{below.parent}", message, repairs=repairs)
