@@ -133,28 +133,6 @@ def move_to_tree(
     return snapshot
 
 
-def built_manifest(manifest: Manifest, before: Manifest | None, kept: Collection[str], tree: Tree) -> Manifest:
-    """The manifest that a tree is of: nodes that a run ``kept`` as they were stand as they were built ``before``.
-
-    So what is still to be built stays a change against the environment.
-    """
-    if not kept:
-        return manifest
-    built = Manifest(manifest.metadata.project, generated_at=manifest.metadata.generated_at)
-    # In the project's own order: where everything stands as the project says, it is the project's manifest.
-    for node_id, node in manifest.nodes.items():
-        if node_id not in kept:
-            built.add_node(node)
-        elif node_id in tree.nodes and before is not None and node_id in before.nodes:
-            built.add_node(before.nodes[node_id])
-    for node_id in built.nodes:
-        of = before if node_id in kept and before is not None else manifest
-        for name in of.inputs_of(node_id):
-            if name in built.nodes:
-                built.add_edge(name, node_id)
-    return built
-
-
 def schemas_of(tree: Tree) -> dict[str, Schema | None]:
     """The columns of each node's artifact; None for nodes that make no table."""
     return {node_id: entry.artifact.schema() or None for node_id, entry in tree.nodes.items()}

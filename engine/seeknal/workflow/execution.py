@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 
 import msgspec
 
-from seeknal.dag.demands import NO_DEMANDS, Demands
+from seeknal.dag.demands import NO_DEMANDS
 from seeknal.dag.inference import CompiledProject, Inference
 from seeknal.dag.manifest import Manifest
 from seeknal.errors import FormatTooNewError, Problem, SeeknalError
 from seeknal.nodes.check import CheckResult, results_in
-from seeknal.store.objects import Artifact, FailedNode, Tree, TreeEntry
+from seeknal.store.objects import Artifact, FailedNode, Tree
 from seeknal.store.store import Store
 from seeknal.timeline import span, take_over
 from seeknal.workflow.attempts import Attempts
 from seeknal.workflow.capacity import Capacity
-from seeknal.workflow.commit import built_manifest
 from seeknal.workflow.events import Listener, NodeFinished, NodeRetried, NodeStarted, RunStarted, silent
 from seeknal.workflow.failures import (
     check_problems,
@@ -35,23 +34,18 @@ from seeknal.workflow.failures import (
     timeout_failure,
 )
 from seeknal.workflow.forecast import forecast_run, waiting
-from seeknal.workflow.limits import MOST_WORKERS, StopRequest, memory_share, usable_cores
+from seeknal.workflow.limits import StopRequest, memory_share
 from seeknal.workflow.resolution import CHECK, DROP, HIT, MISS, Base, Decision, Resolver
 from seeknal.workflow.results import Forecast, NodeOutcome, RunOptions, RunResult, new_run_id
+from seeknal.workflow.run_tree import built_manifest, tree_of_run
 from seeknal.workflow.scheduler import Command, Execute, Resolve, Scheduler, Skip
 from seeknal.workflow.selection import Selection, outputs_of, select
+from seeknal.workflow.shares import memory_limit_bytes, slots_of, threads_for, workers_for
 from seeknal.workflow.worker import Failure, decode_outcome
-from seeknal.workflow.workers import Inline, ProcessWorkers, Workers
-
-# Below this many input rows a node gets one thread: DuckDB hands out work in row groups of 122,880 rows, so more
-# threads gain nothing, and one thread gives the same bytes every time.
-ROWS_WORTH_THREADS = 500_000
+from seeknal.workflow.workers import Workers
 
 # How often running nodes are looked at, where somebody may want the run to stop: also for the memory that they use.
 LOOK_SECONDS = 0.1
-
-# A worker process is replaced once it holds on to half of its share of the memory; not for less than this.
-LEAST_HEAVY_BYTES = 512 * 1024**2
 
 
 class Run:
@@ -125,7 +119,8 @@ class Run:
         forecast = self.forecast()
         may_run = {entry.node_id for entry in forecast if entry.action in ("RUN", "MAY RUN")}
         self._to_report = len(self._order)
-        slots = self._slots(len(may_run) + sum(entry.action == "CHECK" for entry in forecast))
+        runnable = len(may_run) + sum(entry.action == "CHECK" for entry in forecast)
+        slots = self._workers.slots if self._workers is not None else slots_of(self._options, runnable)
         self._listener(
             RunStarted(self.run_id, self.environment, tuple(self._order), len(may_run), self._options.parallel, slots)
         )
@@ -135,7 +130,8 @@ class Run:
             {node_id: entry.artifact.duration_seconds for node_id, entry in self._base.tree.nodes.items()},
             continue_on_error=self._options.continue_on_error,
         )
-        workers = self._workers or self._new_workers(slots, may_run)
+        drafts = [self._compiled.parsed.drafts[node_id] for node_id in may_run]
+        workers = self._workers or workers_for(drafts, slots, parallel=self._options.parallel)
         finished = False
         try:
             with span("schedule"):
@@ -160,28 +156,7 @@ class Run:
             workers=slots,
             finished_at=time.time(),
         )
-        return result, self._tree()
-
-    def _slots(self, runnable: int) -> int:
-        if self._workers is not None:
-            return self._workers.slots
-        if not self._options.parallel:
-            return 1
-        return max(1, min(self._options.max_workers, MOST_WORKERS, max(runnable, 1)))
-
-    def _new_workers(self, slots: int, may_run: Collection[str]) -> Workers:
-        # One worker process would only add its start; below two runnable nodes nothing can overlap. But code of the
-        # user's never runs in this process, nor does what nothing but a process's end would stop.
-        drafts = [self._compiled.parsed.drafts[node_id] for node_id in may_run]
-        apart = any(
-            draft.function or draft.implementation.needs_process or draft.demands.timeout_seconds for draft in drafts
-        )
-        heavy_bytes = max(LEAST_HEAVY_BYTES, memory_share(slots) // 2)
-        return (
-            ProcessWorkers(slots, heavy_bytes=heavy_bytes)
-            if apart or (self._options.parallel and len(drafts) > 1)
-            else Inline()
-        )
+        return result, tree_of_run(self._order, self._outcomes, self._manifest, self._base, self._resolver)
 
     def _drive(self, scheduler: Scheduler, workers: Workers) -> None:
         futures: dict[Future[bytes], str] = {}
@@ -292,36 +267,25 @@ class Run:
             if decision.action == MISS:
                 self._listener(NodeStarted(node_id, self._reported, self._to_report, decision.reason))
         alone = scheduler.running == 1 and not scheduler.waiting_for_a_slot
+        deterministic = self._compiled.project.settings.deterministic
         with span("prepare", node_id):
             task = self._resolver.task(
                 node_id,
                 run_id=self.run_id,
                 environment=self.environment,
                 project_root=str(self._compiled.project.root),
-                threads=self._threads(node_id, alone, demands),
-                memory_limit_bytes=self._memory_limit_bytes(demands, workers.slots),
+                threads=threads_for(self._rows(node_id), demands, alone=alone, deterministic=deterministic),
+                memory_limit_bytes=memory_limit_bytes(demands, workers.slots),
                 mutexes=demands.mutexes,
             )
             encoded = msgspec.msgpack.encode(task)
         futures[workers.submit(encoded)] = node_id
 
-    def _threads(self, node_id: str, alone: bool, demands: Demands) -> int:
-        if self._compiled.project.settings.deterministic or (demands.slots == 1 and not alone):
-            return 1
-        inputs = self._manifest.inputs_of(node_id)
-        rows = sum(self._resolver.artifacts[name].row_count for name in inputs)
+    def _rows(self, node_id: str) -> int:
+        """How many rows a node reads, or gave before."""
         before = self._base.tree.nodes.get(node_id)
-        rows = max(rows, before.artifact.row_count if before else 0)
-        if rows < ROWS_WORTH_THREADS:
-            # Before the cores are counted, which takes as long as all else here.
-            return 1
-        return usable_cores() if alone else min(demands.slots, usable_cores())
-
-    @staticmethod
-    def _memory_limit_bytes(demands: Demands, slots: int) -> int:
-        if demands.memory_bytes:
-            return min(demands.memory_bytes, memory_share(1))
-        return 0 if slots == 1 else memory_share(slots)
+        inputs = sum(self._resolver.artifacts[name].row_count for name in self._manifest.inputs_of(node_id))
+        return max(inputs, before.artifact.row_count if before else 0)
 
     def _finish(
         self,
@@ -435,30 +399,8 @@ class Run:
 
     # the result
 
-    def _tree(self) -> Tree:
-        entries: dict[str, TreeEntry] = {}
-        for node_id in self._order:
-            outcome = self._outcomes[node_id]
-            before = self._base.tree.nodes.get(node_id)
-            if outcome.status in ("success", "cached") and outcome.artifact is not None:
-                entries[node_id] = TreeEntry(outcome.fingerprint, outcome.artifact)
-            elif before is not None:
-                stale = outcome.artifact is None or before.stale or self._is_out_of_date(node_id, entries)
-                entries[node_id] = TreeEntry(before.fingerprint, before.artifact, stale)
-        return Tree(entries)
-
-    def _is_out_of_date(self, node_id: str, entries: Mapping[str, TreeEntry]) -> bool:
-        """Say whether an output that the run left alone is behind its definition or its inputs."""
-        if self._resolver.definition_changed(node_id):
-            return True
-        for name in self._manifest.inputs_of(node_id):
-            entry, before = entries.get(name), self._base.tree.nodes.get(name)
-            if entry is None or before is None or entry.stale or not entry.artifact.same_content(before.artifact):
-                return True
-        return False
-
     def built_manifest(self, tree: Tree) -> Manifest:
-        """The manifest that a tree of this run is of; see :func:`~seeknal.workflow.commit.built_manifest`."""
+        """The manifest that a tree of this run is of; see :func:`~seeknal.workflow.run_tree.built_manifest`."""
         kept = {node_id for node_id, outcome in self._outcomes.items() if outcome.status not in ("success", "cached")}
         return built_manifest(self._manifest, self._base.manifest, kept, tree)
 

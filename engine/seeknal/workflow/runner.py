@@ -37,11 +37,12 @@ from seeknal.nodes.registry import KINDS
 from seeknal.pipeline.node_state import keep_states
 from seeknal.store.filesystem import digest_bytes, write_atomically
 from seeknal.store.objects import Artifact, Tree, TreeEntry
-from seeknal.workflow.commit import built_manifest, commit, fingerprints_of
+from seeknal.workflow.commit import commit, fingerprints_of
 from seeknal.workflow.delivery import deliver
 from seeknal.workflow.heads import environment_lock
 from seeknal.workflow.limits import usable_cores
 from seeknal.workflow.resolution import CHECK, KEEP, MISS, Base, Resolver
+from seeknal.workflow.run_tree import built_manifest
 from seeknal.workflow.selection import Filters, Selection, outputs_of, select
 from seeknal.workflow.session import Session, run_parameters
 from seeknal.workflow.summary import RULE, ExecutionStatus, ExecutionSummary, NodeResult, print_summary, say

@@ -15,7 +15,7 @@ import pytest
 from seeknal.dag.project import Project
 from seeknal.errors import ProjectError
 from seeknal.state.locks import FileLock
-from seeknal.workflow import execution
+from seeknal.workflow import shares
 from seeknal.workflow.events import Event, NodeRetried
 from seeknal.workflow.limits import StopRequest
 from seeknal.workflow.results import NodeOutcome, RunOptions, RunResult
@@ -196,8 +196,8 @@ return pandas.DataFrame({"a": [1]})
 
 
 def test_worker_that_keeps_its_memory_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(execution, "LEAST_HEAVY_BYTES", 400 * 1024**2)
-    monkeypatch.setattr(execution, "memory_share", lambda busy: 800 * 1024**2)
+    monkeypatch.setattr(shares, "LEAST_HEAVY_BYTES", 400 * 1024**2)
+    monkeypatch.setattr(shares, "memory_share", lambda busy: 800 * 1024**2)
     leaking = """
 import os, sys
 import pandas
