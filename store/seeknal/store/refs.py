@@ -2,7 +2,8 @@
 
 A ref moves by compare-and-swap under a lock, durably, and every move is a line in the ref's log:
 ``<time> <old> <new> <who> <why>``, tab-separated, ``-`` for none. The line is written first, so a crash may leave one
-without its move; the next line then does not start from where that one leads.
+without its move; the next line then does not start from where that one leads. An empty line follows once a ref was made,
+which tells a ref that is lost from one that a crash kept from being made.
 
     refs/<name>  refs/<name>.log  refs/<name>.lock
 
@@ -93,14 +94,14 @@ class Refs:
     def _is_lost(self, name: str) -> bool:
         """Say whether a ref that is not there once was, by its log, and was not removed.
 
-        A log whose only line makes the ref may be that of a process that died before it did.
+        A log that ends with the line that makes the ref is that of a process that died before it did.
         """
-        found = [_move(line) for line in self._lines(name)[:-1] if line]
-        last = next((index for index in reversed(range(len(found))) if found[index] is not None), None)
-        move = found[last] if last is not None else None
-        if last is None or move is None or move.new is None:
+        lines = self._lines(name)[:-1]
+        moves = [(index, move) for index, line in enumerate(lines) if (move := _move(line)) is not None]
+        if not moves or moves[-1][1].new is None:
             return False
-        return move.old is not None or last + 1 < len(found)
+        index, move = moves[-1]
+        return move.old is not None or index + 1 < len(lines)
 
     def names(self) -> list[str]:
         """All environments that have a ref, or lost it, sorted."""
@@ -137,6 +138,8 @@ class Refs:
             # The log comes first: a ref that moved without a line could not be traced.
             self._append(name, RefMove(time.time(), expected, new, who, why))
             self._move(name, new)
+            if expected is None:
+                self._say_made(name)
             return True
 
     def restore(self, name: str, damaged: str | None, new: str | None, *, who: str, why: str) -> bool:
@@ -152,8 +155,11 @@ class Refs:
                 return False
             except CorruptObjectError:
                 pass
-            self._append(name, RefMove(time.time(), self._last_noted(name), new, who, why))
+            last = self._last_noted(name)
+            self._append(name, RefMove(time.time(), last, new, who, why))
             self._move(name, new)
+            if last is None:
+                self._say_made(name)
             return True
 
     def note(self, name: str, *, who: str, why: str) -> None:
@@ -187,6 +193,15 @@ class Refs:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+    def _say_made(self, name: str) -> None:
+        """End the log with an empty line. Nothing needs it while the ref is there, so it may fail and need not last."""
+        with contextlib.suppress(OSError):
+            descriptor = os.open(self._folder / f"{name}.log", os.O_WRONLY | os.O_APPEND)
+            try:
+                write_whole(descriptor, b"\n")
+            finally:
+                os.close(descriptor)
 
     def logged_names(self) -> list[str]:
         """All environments that ever had a ref, sorted."""

@@ -85,8 +85,8 @@ def held(store: Store, snapshot: str) -> set[str]:
 def age(store: Store, seconds: float) -> None:
     """Make everything older, the moves of refs included."""
     for path in (store.root / "refs").glob("*.log"):
-        lines = [line.partition("\t") for line in path.read_text().splitlines()]
-        path.write_text("".join(f"{float(at) - seconds:.6f}\t{rest}\n" for at, _, rest in lines))
+        lines = [line.partition("\t") for line in path.read_text().splitlines() if line]
+        path.write_text("".join(f"{float(at) - seconds:.6f}\t{rest}\n" for at, _, rest in lines) + "\n")
     for path in store.root.rglob("*"):
         if not path.is_symlink():
             stat = path.stat()
