@@ -2,8 +2,8 @@
 
 A ref moves by compare-and-swap under a lock, durably, and every move is a line in the ref's log:
 ``<time> <old> <new> <who> <why>``, tab-separated, ``-`` for none. The line is written first, so a crash may leave one
-without its move; the next line then does not start from where that one leads. An empty line follows once a ref was made,
-which tells a ref that is lost from one that a crash kept from being made.
+without its move; the next line then does not start from where that one leads. An empty line follows once a ref
+was made, which tells a ref that is lost from one that a crash kept from being made.
 
     refs/<name>  refs/<name>.log  refs/<name>.lock
 
