@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -151,7 +151,8 @@ class Linker:
 
     # SQL
 
-    def _link_by_sql(self, queries: Iterable[tuple[Draft, Query]]) -> None:
+    def _link_by_sql(self, queries: Sequence[tuple[Draft, Query]]) -> None:
+        self._memo.expect((query.text, query.positions) for _, query in queries)
         for draft, query in queries:
             if self.take_apart(draft, query, self._memo.parser):
                 self._add_inputs(draft)

@@ -19,6 +19,7 @@ import msgspec
 
 from seeknal.dag.binding import Binder, Bound, Schema
 from seeknal.dag.sql import Sql, take_apart
+from seeknal.dag.syntax_trees import SyntaxTrees
 from seeknal.dag.yaml_file import Document, load_documents, remembered_document
 from seeknal.errors import Problem
 from seeknal.store.file_memo import FileDigests
@@ -55,6 +56,7 @@ class ProjectMemo:
         self.memo = memo if memo is not None else Memo(None)
         self._digests = digests
         self._next_binder = Binder()
+        self._trees = SyntaxTrees(self.parser)
 
     @property
     def parser(self) -> Any:
@@ -86,6 +88,14 @@ class ProjectMemo:
             self.memo.keep(key, _encoder.encode([document.value for document in documents]))
         return documents, problems
 
+    def expect(self, queries: Iterable[tuple[str, Iterable[tuple[str, int]]]]) -> None:
+        """Say which queries, each with its positions, are to be taken apart next: new ones are cheaper together."""
+        self._trees.expect(
+            text.strip()
+            for text, positions in queries
+            if self.memo.find(key_of("parts", text, tuple(positions))) is None
+        )
+
     def take_apart(
         self,
         text: str,
@@ -107,7 +117,8 @@ class ProjectMemo:
             ):
                 return parts.sql
         asked = _Asked(known, resolve_bare)
-        sql = take_apart(text, asked, asked.resolve_bare, connection, positions)
+        trees = self._trees if connection is self.parser else None
+        sql = take_apart(text, asked, asked.resolve_bare, connection, positions, trees)
         if not (sql.problems or secret or asked.for_all):
             self.memo.keep(key, _encoder.encode(_Parts(asked.known, asked.bare, sql)))
         return sql
@@ -115,6 +126,7 @@ class ProjectMemo:
     def binder(self) -> RememberingBinder:
         """A binder that remembers here what it is told."""
         binder, self._next_binder = self._next_binder, Binder()
+        self._trees = SyntaxTrees(self.parser)
         return RememberingBinder(self.memo, binder)
 
 

@@ -23,6 +23,7 @@ from seeknal.dag.canonical import canonical_of
 from seeknal.dag.names import did_you_mean
 from seeknal.dag.sql_problem import SqlProblem, engine_problem, shifted
 from seeknal.dag.syntax import POSITIONAL, NoTree, Syntax, TableName, outline, read_query
+from seeknal.dag.syntax_trees import SyntaxTrees
 from seeknal.dag.tokens import Token, tokens
 
 # What CREATE TEMP may make. (A secret may be temporary too; it is not in the list.)
@@ -111,14 +112,16 @@ def take_apart(
     resolve_bare: Callable[[str], list[str]],
     connection: Any,
     positions: Iterable[tuple[str, int]] = (),
+    trees: SyntaxTrees | None = None,
 ) -> Sql:
     """Take a node's SQL apart.
 
     ``known`` gives for the id of every node, in lower case, the id; ``resolve_bare`` gives the ids that a name without
     kind may mean; ``connection`` is a DuckDB connection, used for its parser only; ``positions`` are names, lower case,
-    of inputs beside ``input_0`` and the like. What is wrong stands in ``problems`` of the result.
+    of inputs beside ``input_0`` and the like; ``trees`` may know the trees of many texts already. What is wrong stands
+    in ``problems`` of the result.
     """
-    return _Parts(text, known, resolve_bare, connection, dict(positions)).sql()
+    return _Parts(text, known, resolve_bare, connection, dict(positions), trees or SyntaxTrees(connection)).sql()
 
 
 class _Parts:
@@ -131,7 +134,9 @@ class _Parts:
         resolve_bare: Callable[[str], list[str]],
         connection: Any,
         named: Mapping[str, int],
+        trees: SyntaxTrees,
     ) -> None:
+        self._trees = trees
         self._known = known
         self._named = named
         self._resolve_bare = resolve_bare
@@ -267,7 +272,7 @@ class _Parts:
         start = part[skip].start
         text = before + self._text[start : part[-1].end]
         try:
-            syntaxes = read_query(text, self._connection, self._own)
+            syntaxes = read_query(text, self._trees, self._own)
         except NoTree:
             return False
         for syntax in syntaxes:

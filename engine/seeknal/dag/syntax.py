@@ -28,6 +28,7 @@ from seeknal.dag.sql_functions import (
     why_refused,
 )
 from seeknal.dag.sql_problem import SqlProblem, character_offset
+from seeknal.dag.syntax_trees import SyntaxTrees
 from seeknal.dag.tokens import Token
 
 POSITIONAL = re.compile(r"input_(\d{1,9})|__this__", re.IGNORECASE)
@@ -85,16 +86,13 @@ class NoTree(Exception):
     """DuckDB has no tree for a text, because it is something else than SELECTs."""
 
 
-def read_query(text: str, connection: Any, own: Collection[str] = ()) -> list[Syntax]:
+def read_query(text: str, trees: SyntaxTrees, own: Collection[str] = ()) -> list[Syntax]:
     """Read a text of SELECT statements, one Syntax for each. ``own`` are macros that it may call, in lower case.
 
     Raises NoTree where it holds other statements. What does not parse comes back as a Syntax with that problem.
     """
-    row = connection.execute(
-        "SELECT json_serialize_sql($1::VARCHAR, skip_default := true, skip_null := true, skip_empty := true)", [text]
-    ).fetchone()
     try:
-        tree = msgspec.json.decode(row[0])
+        tree = msgspec.json.decode(trees.tree(text))
     except RecursionError:
         raise NoTree from None
     if not tree["error"]:
