@@ -17,38 +17,23 @@ import json
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import BrokenExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
-
-import msgspec
 
 from seeknal.dag.diff import ManifestDiff
 from seeknal.dag.manifest import Manifest, Node
 from seeknal.dag.names import PRODUCTION
-from seeknal.dag.parse import parse_manifest
 from seeknal.dag.project import Project
 from seeknal.errors import SeeknalError
 from seeknal.nodes.check import summary
-from seeknal.nodes.kind import Task
 from seeknal.nodes.registry import KINDS
-from seeknal.pipeline.node_state import keep_states
 from seeknal.store.filesystem import digest_bytes, write_atomically
-from seeknal.store.objects import Artifact, Tree, TreeEntry
-from seeknal.workflow.commit import commit, fingerprints_of
-from seeknal.workflow.delivery import deliver
+from seeknal.store.objects import Artifact
+from seeknal.workflow.driven_run import DrivenRun, open_driven_run
 from seeknal.workflow.heads import environment_lock
-from seeknal.workflow.limits import usable_cores
-from seeknal.workflow.resolution import CHECK, KEEP, MISS, Base, Resolver
-from seeknal.workflow.run_tree import built_manifest
-from seeknal.workflow.selection import Filters, Selection, outputs_of, select
-from seeknal.workflow.session import Session, run_parameters
+from seeknal.workflow.selection import Filters, Selection, select
 from seeknal.workflow.summary import RULE, ExecutionStatus, ExecutionSummary, NodeResult, print_summary, say
-from seeknal.workflow.views import show_environment
-from seeknal.workflow.worker import Failure, Outcome, close_workbenches, decode_outcome, execute
-from seeknal.workflow.workers import ProcessWorkers
 
 
 class StateStore(Protocol):
@@ -74,17 +59,6 @@ class _StateFile:
         write_atomically(self.path, json.dumps(state, indent=2).encode())
 
 
-@dataclass(frozen=True)
-class _Engine:
-    """The session and resolver that execute the nodes of the kinds we know."""
-
-    session: Session
-    resolver: Resolver
-    base: Base
-    run_id: str
-    workers: ProcessWorkers
-
-
 class DAGRunner:
     """Runs a manifest in its project's production. ``old_manifest``: what changed since then is run at least."""
 
@@ -105,9 +79,7 @@ class DAGRunner:
         self.state_dir = Path(state_dir) if state_dir is not None else self.root / "target" / "state"
         self._state: StateStore = state_backend or _StateFile(self.state_dir / "execution_state.json")
         self._results: dict[str, NodeResult] = {}
-        self._artifacts: dict[str, tuple[str, Artifact]] = {}
-        self._engine: _Engine | None = None
-        self._written: list[str] = []
+        self._engine: DrivenRun | None = None
 
     # running
 
@@ -128,7 +100,7 @@ class DAGRunner:
         for a name that nothing has, BusyError where another process runs.
         """
         started = time.perf_counter()
-        self._results, self._artifacts, self._written = {}, {}, []
+        self._results = {}
         order = self._get_topological_order()
         filters = Filters(nodes or (), node_types or (), tags or (), exclude_tags or ())
         state = self._state.load() or {}
@@ -162,7 +134,7 @@ class DAGRunner:
                 self._keep(node_id, selection.left_out[node_id])
             elif stopped or blocked:
                 self._results[node_id] = NodeResult(node_id, ExecutionStatus.SKIPPED, error_message=stopped or blocked)
-            elif self._is_cached(node_id, dirty, dry_run):
+            elif self._is_cached(node_id, dirty):
                 self._results[node_id] = self._cached(node_id)
             else:
                 say(f"ℹ {number}/{len(order)}: {node_id} [RUNNING]")
@@ -209,36 +181,18 @@ class DAGRunner:
     def _execute_by_type(self, node: Node) -> dict[str, Any]:
         """Do a node's work. Override for kinds of your own; call this one for the rest. Raises SeeknalError."""
         engine = self._engine
-        if engine is None or node.id not in engine.session.manifest.nodes:
+        if engine is None or not engine.knows(node.id):
             raise SeeknalError(
                 f"{node.id}: no executor for kind '{node.kind}'", hint="override DAGRunner._execute_by_type for it"
             )
-        decision = engine.resolver.decide(node.id)
-        task = engine.resolver.task(
-            node.id, run_id=engine.run_id, project_root=str(self.root), threads=usable_cores(), memory_limit_bytes=0
-        )
-        # Code of the user's never runs in this process.
-        outcome = execute(task) if task.function is None else self._execute_apart(engine, task)
-        self._written += outcome.written
-        if outcome.failure is not None or outcome.artifact is None:
-            failure = outcome.failure
-            message = f"{node.id}: {failure.message if failure else 'no output'}"
-            raise SeeknalError(message, hint=failure.hint if failure else "")
-        self._artifacts[node.id] = (decision.fingerprint, outcome.artifact)
-        engine.resolver.artifacts[node.id] = outcome.artifact
+        decision, outcome = engine.execute(node.id)
+        artifact = engine.outputs[node.id]
         metadata = {"fingerprint": decision.fingerprint, "reason": decision.reason}
         if outcome.checks:
             metadata.update(summary(outcome.checks))
-        elif task.checks:
-            metadata.update(outcome.artifact.metadata)
-        return {"row_count": outcome.artifact.row_count, "metadata": metadata}
-
-    def _execute_apart(self, engine: _Engine, task: Task) -> Outcome:
-        future = engine.workers.submit(msgspec.msgpack.encode(task))
-        try:
-            return decode_outcome(future.result())
-        except BrokenExecutor:
-            return Outcome(task.node_id, failure=Failure("its worker process died"))
+        elif engine.has_checks(node.id):
+            metadata.update(artifact.metadata)
+        return {"row_count": artifact.row_count, "metadata": metadata}
 
     # deciding
 
@@ -271,36 +225,24 @@ class DAGRunner:
         return ""
 
     def _known_outputs(self) -> Mapping[str, Artifact]:
-        return self._engine.resolver.artifacts if self._engine else {}
+        return self._engine.outputs if self._engine else {}
 
-    def _is_cached(self, node_id: str, dirty: set[str], dry_run: bool) -> bool:
+    def _is_cached(self, node_id: str, dirty: set[str]) -> bool:
         engine = self._engine
-        if engine is None or node_id not in engine.session.manifest.nodes:
-            inputs_stand = all(
-                self._results[name].status is not ExecutionStatus.SUCCESS for name in self.manifest.inputs_of(node_id)
-            )
-            return inputs_stand and node_id not in dirty
-        inputs = engine.session.manifest.inputs_of(node_id)
-        if any(name not in engine.resolver.artifacts for name in inputs):
-            # In a dry run the inputs that would run have no output to decide by.
-            return False
-        decision = engine.resolver.decide(node_id)
-        if decision.action in (MISS, CHECK) or decision.artifact is None:
-            return False
-        engine.resolver.artifacts[node_id] = decision.artifact
-        self._artifacts[node_id] = (decision.fingerprint, decision.artifact)
-        return True
+        if engine is not None and engine.knows(node_id):
+            return engine.find(node_id)
+        inputs_stand = all(
+            self._results[name].status is not ExecutionStatus.SUCCESS for name in self.manifest.inputs_of(node_id)
+        )
+        return inputs_stand and node_id not in dirty
 
     def _cached(self, node_id: str) -> NodeResult:
         artifact = self._known_outputs().get(node_id)
         return NodeResult(node_id, ExecutionStatus.CACHED, row_count=artifact.row_count if artifact else 0)
 
     def _keep(self, node_id: str, why: str) -> None:
-        engine = self._engine
-        if engine is not None and node_id in engine.session.manifest.nodes:
-            decision = engine.resolver.decide(node_id)
-            if decision.action == KEEP and decision.artifact is not None:
-                engine.resolver.artifacts[node_id] = decision.artifact
+        if self._engine is not None and self._engine.knows(node_id):
+            self._engine.keep(node_id)
         self._results[node_id] = NodeResult(node_id, ExecutionStatus.SKIPPED, error_message=why)
 
     # opening and committing
@@ -325,87 +267,37 @@ class DAGRunner:
                 ours.add_edge(edge.from_node, edge.to_node)
         if not ours.nodes:
             return select(self.manifest, filters, built)
-        session = Session(project, parse_manifest(project, ours, run_parameters()))
-        try:
-            session.compiled.analysis.check()
-            session.store.prepare()
-            base = session.base(PRODUCTION)
-            selection = select(self.manifest, filters, built | outputs_of(session.store, base.tree, filters))
-            self._engine = _Engine(
-                session,
-                session.resolver(base, selection, full=full),
-                base,
-                session.parameters.run_id,
-                ProcessWorkers(1),
-            )
-        except BaseException:
-            session.close()
-            raise
-        return selection
+        self._engine = open_driven_run(project, ours, self.manifest, filters, built, full=full)
+        return self._engine.selection
 
     def _production_lock(self) -> AbstractContextManager[object]:
         return environment_lock(Project.open(self.root).store(), PRODUCTION, "DAGRunner.run")
 
     def _close(self) -> None:
         if self._engine is not None:
-            self._engine.workers.close()
-            self._engine.session.close()
+            self._engine.close()
             self._engine = None
-        close_workbenches()
 
     def _commit(self, order: Sequence[str], continue_on_error: bool) -> None:
         engine = self._engine
         failed = any(result.status is ExecutionStatus.FAILED for result in self._results.values())
         if engine is None or (failed and not continue_on_error):
             return
-        entries: dict[str, TreeEntry] = {}
-        for node_id in order:
-            before = engine.base.tree.nodes.get(node_id)
-            if node_id in self._artifacts:
-                key, artifact = self._artifacts[node_id]
-                same = before is not None and before.artifact.same_content(artifact)
-                entries[node_id] = TreeEntry(key, before.artifact if before is not None and same else artifact)
-            elif before is not None:
-                kept = self._results[node_id].status is ExecutionStatus.SKIPPED and node_id in engine.resolver.artifacts
-                entries[node_id] = before if kept else TreeEntry(before.fingerprint, before.artifact, True)
-        session, tree = engine.session, Tree(entries)
         done = (ExecutionStatus.SUCCESS, ExecutionStatus.CACHED)
         left = {node_id for node_id, result in self._results.items() if result.status not in done}
-        manifest = built_manifest(self.manifest, engine.base.manifest, left, tree)
-        head = session.store.refs.read(PRODUCTION)
-        digest = commit(
-            session.store,
-            PRODUCTION,
-            tree,
-            manifest,
-            expected_head=head,
-            reason="run",
-            run_id=engine.run_id,
-            parameters=session.parameters,
-            written=self._written,
-        )
-        keep_states(session.project.target, fingerprints_of(tree, self._artifacts.keys()))
-        not_shown = show_environment(
-            session.project, session.store, PRODUCTION, session.store.read_snapshot(digest), tree
-        )
-        for error in deliver(
-            session.project,
-            session.store,
-            PRODUCTION,
-            session.manifest,
-            tree,
-            set(self._artifacts),
-            parameters=session.parameters,
-        ):
+        kept = {node_id for node_id in left if self._results[node_id].status is ExecutionStatus.SKIPPED}
+        not_shown, not_delivered = engine.commit(self.manifest, order, left, kept)
+        for error in not_delivered:
             node_id = error.message.partition(":")[0]
             self._results[node_id] = NodeResult(node_id, ExecutionStatus.FAILED, error_message=error.message)
         if not_shown:
             raise not_shown[0]
 
     def _save_state(self, state: dict[str, Any]) -> None:
+        built = self._engine.built if self._engine else {}
         for node_id, result in self._results.items():
             if result.status in (ExecutionStatus.SUCCESS, ExecutionStatus.FAILED):
-                key = self._artifacts.get(node_id, (_definition_digest(self.manifest.nodes[node_id]), None))[0]
+                key = built[node_id][0] if node_id in built else _definition_digest(self.manifest.nodes[node_id])
                 state[node_id] = {
                     "status": result.status.value,
                     "duration": result.duration,
@@ -446,7 +338,7 @@ class DAGRunner:
         filters = Filters(nodes or (), node_types or (), (), exclude_tags or ())
         state = self._state.load() or {}
         order = self._get_topological_order()
-        self._results, self._artifacts = {}, {}
+        self._results = {}
         selection = self._open(filters, full, state)
         try:
             dirty = self._dirty(full, state)
@@ -457,7 +349,7 @@ class DAGRunner:
                     self._keep(node_id, selection.left_out[node_id])
                     action = "SKIP"
                 else:
-                    action = "CACHED" if self._is_cached(node_id, dirty, True) else "RUN"
+                    action = "CACHED" if self._is_cached(node_id, dirty) else "RUN"
                 node = self.manifest.nodes[node_id]
                 say(f"{number:>4}. {action} {node_id} [{', '.join(node.tags) or node.kind}]")
             say(f"ℹ {RULE}")
