@@ -3,9 +3,9 @@
     SeeknalError                      1
     ├── ProjectError                  1   the project's files are wrong (holds every problem found)
     ├── NotFoundError                 1   a named node, environment or snapshot does not exist
-    ├── NameNotAllowedError           1   a name of a node or an environment breaks the naming rules
     ├── NodeFailedError               1   a node could not be executed
     ├── DeliveryError                 1   an output could not be written outside the store
+    ├── NameNotAllowedError           2   a name that was given breaks the naming rules
     ├── UsageError                    2   options that do not go together, or are not available
     ├── StalePlanError                4   the project changed after the plan was made
     ├── PromotionRaceError            4   the target moved after the plan was made
@@ -116,6 +116,8 @@ class NotFoundError(SeeknalError):
 
 class NameNotAllowedError(SeeknalError, ValueError):
     """A name breaks the rules of :mod:`seeknal.dag.names`."""
+
+    exit_code = 2
 
 
 class NodeFailedError(SeeknalError):

@@ -69,6 +69,14 @@ def test_a_link_to_itself_in_the_project_is_named(project: Project, name: str) -
         assert name in answer.errors[0]
 
 
+def test_a_folder_of_nodes_that_cannot_be_read_is_an_error_and_no_nodes_are_lost(project: Project) -> None:
+    shutil.move(project.root / "seeknal", project.root / "aside")
+    (project.root / "seeknal").symlink_to("seeknal")
+    answer = project.seeknal("run")
+    assert answer.code == 1
+    assert answer.errors == ["seeknal: cannot be read: Too many levels of symbolic links"]
+
+
 def test_target_may_be_a_link_to_another_disk(project: Project, tmp_path: Path) -> None:
     shutil.move(project.root / "target", tmp_path / "elsewhere")
     (project.root / "target").symlink_to(tmp_path / "elsewhere")

@@ -38,7 +38,7 @@ def test_history_is_listed_and_every_line_of_it_can_be_read(shop: Project) -> No
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
-    [((), "2"), (("2",), "1"), (("--steps", "2"), "1"), (("--at", "2999-01-01"), "3")],
+    [((), "2"), (("2",), "1"), (("--steps", "2"), "1")],
 )
 def test_rollback_goes_where_it_is_told(shop: Project, arguments: tuple[str, ...], expected: str) -> None:
     assert shop.ok("rollback", "prod", *arguments, "--dry-run", "--json").document["status"] in ("planned", "unchanged")
@@ -85,8 +85,45 @@ def test_an_inspected_past_says_that_it_is_one(shop: Project) -> None:
 @pytest.mark.parametrize("command", [("run", "--env", "dev@1"), ("plan", "dev@1"), ("promote", "dev@1")])
 def test_a_moment_is_for_reading_only(shop: Project, command: tuple[str, ...]) -> None:
     answer = shop.seeknal(*command)
-    assert answer.code == 1
+    assert answer.code == 2
     assert "'dev@1' is not a valid environment name" in answer.stderr
+
+
+@pytest.mark.parametrize("name", ["a/b", ".hidden", "it's", "x" * 300])
+def test_a_name_that_no_environment_has_is_wrong_usage_everywhere(shop: Project, name: str) -> None:
+    for command in (
+        f"run --env {name}|plan {name}|promote {name}|rollback {name}|env plan {name}|env apply {name}|"
+        f"env promote {name}|"
+        f"env delete {name} --yes|env history {name}|env pin {name} 1|env unpin {name} 1|repl --exec x --env {name}|"
+        f"inspect a --env {name}|audit --env {name}|entity list --env {name}"
+    ).split("|"):
+        answer = shop.seeknal(*command.split())
+        assert (answer.code, len(answer.errors)) == (2, 1), (command, answer.text)
+
+
+def test_a_time_to_come_is_refused(shop: Project) -> None:
+    for command in (("rollback", "prod", "--at", "2999-01-01"), ("rollback", "prod@2999-01-01T10:00")):
+        answer = shop.seeknal(*command)
+        assert answer.code == 2
+        assert "is in the future" in answer.errors[0]
+
+
+@pytest.mark.parametrize("option", ["--keep-days", "--keep-last", "--grace-hours"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e400", "-1", "1e300"])
+def test_garbage_is_not_collected_by_a_number_that_is_none(shop: Project, option: str, value: str) -> None:
+    answer = shop.seeknal("gc", option, value)
+    assert answer.code == 2
+    assert "Invalid value" in answer.stderr
+
+
+def test_production_that_came_back_to_what_was_planned_against_is_promoted_to(shop: Project) -> None:
+    shop.ok("run")
+    shop.ok("plan", "back")
+    shop.ok("run", "--env", "back")
+    shop.ok("rollback", "prod")
+    assert shop.seeknal("promote", "back", "--yes").code in (0, 4)
+    shop.ok("rollback", "prod", "--steps", "1")
+    shop.ok("promote", "back", "--yes")
 
 
 def test_garbage_is_listed_before_it_goes(shop: Project) -> None:

@@ -78,12 +78,12 @@ def test_what_a_function_raises_does_not_talk_to_the_terminal(shop: Project) -> 
 
 @pytest.mark.parametrize("name", ["../x", "a\nb", "-x", "prod@3", "nul", "CON.x", "é", "x" * 129, "a.", "~", HOSTILE])
 def test_a_hostile_name_of_an_environment_is_refused(shop: Project, name: str) -> None:
-    refused(shop.seeknal("plan", "--", name), 1, "is not a valid environment name")
+    refused(shop.seeknal("plan", "--", name), 2, "is not a valid environment name")
 
 
 def test_environments_do_not_collide_where_case_is_ignored(shop: Project) -> None:
     shop.ok("plan", "dev")
-    refused(shop.seeknal("plan", "DEV"), 1, "there is an environment 'dev', which would be 'DEV' on a disk")
+    refused(shop.seeknal("plan", "DEV"), 2, "there is an environment 'dev', which would be 'DEV' on a disk")
     refused(shop.seeknal("run", "--env", "DEV"), 1, "Environment 'DEV' not found")
     shop.ok("plan", "dev")
 

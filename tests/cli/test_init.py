@@ -61,7 +61,7 @@ def done(*arguments: str) -> str:
 def refused(*arguments: str) -> SeeknalError:
     error = run(*arguments).exception
     assert isinstance(error, SeeknalError), error
-    assert error.exit_code == 1
+    assert error.exit_code == (2 if isinstance(error, NameNotAllowedError) else 1)
     return error
 
 

@@ -105,7 +105,7 @@ def test_an_environment_shows_its_own_output_once_it_has_one(shop: Project) -> N
     [
         (["totls"], 1, "transform.totals"),
         (["totals", "--env", "dev"], 1, "'dev' not found"),
-        (["totals", "--env", "../x"], 1, "not a valid environment name"),
+        (["totals", "--env", "../x"], 2, "not a valid environment name"),
         (["totals", "--list"], 2, "--list"),
         (["--schema"], 2, "NODE"),
         (["totals", "--limit", "-1"], 2, "--limit"),

@@ -15,15 +15,28 @@ if TYPE_CHECKING:
     from seeknal.store.collection import Collected, CollectionPlan
 
 
+class Span(click.FloatRange):
+    """A number of days or hours: not negative, and none that no clock can count."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0, max=1e6)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if number != number:
+            self.fail(f"{value} is not a number of anything.", param, ctx)
+        return number
+
+
 @click.command(cls=WaitingCommand)
 @click.option("--dry-run", is_flag=True, help="Say what would go and what stays; remove nothing.")
 @click.option(
     "--keep-last", type=click.IntRange(min=0), metavar="N", help="Keep the last N states of each environment."
 )
-@click.option("--keep-days", type=click.FloatRange(min=0), metavar="D", help="Keep what was current within D days.")
+@click.option("--keep-days", type=Span(), metavar="D", help="Keep what was current within D days.")
 @click.option(
     "--grace-hours",
-    type=click.FloatRange(min=0),
+    type=Span(),
     metavar="H",
     default=24.0,
     show_default=True,

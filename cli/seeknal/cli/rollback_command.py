@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time as clock
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,12 @@ def rollback(
     store = project.store()
     lease = hold_lease(project, "rollback")
     plan = plan_rollback(store, name, given[0] if given else "1", lease=lease)
+    asked = parse_time(given[0]) if given else None
+    # Where a clock was set back, states may be of times to come.
+    if asked is not None and asked > clock.time() and plan.changes_nothing:
+        raise UsageError(
+            f"{given[0]} is in the future", hint=f"`seeknal env history {name}` lists the states there are"
+        )
     _show(console, plan)
     digest, problems = plan.head.digest, []
     status = "unchanged" if plan.changes_nothing else "planned"

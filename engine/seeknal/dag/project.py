@@ -54,7 +54,7 @@ class ProjectSettings(msgspec.Struct, frozen=True, kw_only=True):
     deterministic: bool = False
     allow_external_paths: bool = False
     keep_last: Annotated[int, msgspec.Meta(ge=0)] = 10
-    keep_days: Annotated[float, msgspec.Meta(ge=0)] = 30.0
+    keep_days: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 30.0
 
 
 @dataclass(frozen=True)
@@ -229,8 +229,12 @@ def _files(project: Project) -> list[str]:
         folder, inside = waiting.pop()
         try:
             entries = list(os.scandir(folder))
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             continue
+        except OSError as error:
+            # Passed over, it would take its nodes out of the project.
+            place = Place(os.path.relpath(folder, project.root))
+            raise ProjectError([Problem(f"cannot be read: {error.strerror}", place)]) from None
         for entry in entries:
             name = entry.name
             if name[0] == ".":

@@ -38,7 +38,7 @@ def what_moved(store: Store, environment: str, before: str | None) -> str:
         now = store.read_snapshot(digest)
         try:
             old = store.read_tree(store.read_snapshot(before).tree) if before else Tree({})
-            names = first_few(changed_nodes(old, store.read_tree(now.tree))) or "none"
+            names = first_few(changed_nodes(old, store.read_tree(now.tree))) or "none, but checks or descriptions do"
         except CorruptObjectError:
             names = "unknown, because the state before is not kept any more"
     how = f"{now.reason}, by {now.created_by}, {shown_time(now.created_at)}"

@@ -78,7 +78,7 @@ def plan_promotion(store: Store, record: EnvironmentRecord, target: str, *, forc
     digest, snapshot = state
     target_digest, target_snapshot = store.read_state(target) or (None, None)
     same = target_snapshot is not None and target_snapshot.same_content(snapshot)
-    if target == PRODUCTION and target_digest != snapshot.base and not force and not same:
+    if target == PRODUCTION and not force and not same and not _stands_as_planned(store, snapshot, target_digest):
         raise PromotionRaceError(
             f"{what_moved(store, target, snapshot.base)} since '{source}' was planned",
             hint=f"{_plan_again(source)}; or promote with --force",
@@ -94,6 +94,20 @@ def plan_promotion(store: Store, record: EnvironmentRecord, target: str, *, forc
     )
     _insist_on_whole(store, promotion)
     return promotion
+
+
+def _stands_as_planned(store: Store, snapshot: Snapshot, production: str | None) -> bool:
+    """Say whether production is what an environment was planned against: that state, or another of the same content."""
+    if production == snapshot.base:
+        return True
+    try:
+        return (
+            production is not None
+            and snapshot.base is not None
+            and store.read_snapshot(production).same_content(store.read_snapshot(snapshot.base))
+        )
+    except CorruptObjectError:
+        return False
 
 
 def _insist_on_whole(store: Store, promotion: Promotion) -> None:
