@@ -36,19 +36,19 @@ from seeknal.errors import (
     StalePlanError,
 )
 from seeknal.state.locks import Patience
-from seeknal.store.objects import EnvironmentPlanRecord, EnvironmentRecord, Tree
+from seeknal.store.objects import EnvironmentPlanRecord, EnvironmentRecord
 from seeknal.store.store import Store
 from seeknal.workflow.applying import Applying, ApplyResult
 from seeknal.workflow.commit import who
-from seeknal.workflow.environment_plan import EnvironmentPlan, saved_plan
+from seeknal.workflow.environment_plan import EnvironmentPlan, plan_environment, saved_plan
 from seeknal.workflow.events import Listener, silent
-from seeknal.workflow.heads import AT_ONCE, environment_lock, read_head
+from seeknal.workflow.heads import AT_ONCE, environment_lock
 from seeknal.workflow.limits import default_workers
 from seeknal.workflow.moments import unknown_environment
 from seeknal.workflow.promotion import Promotion, execute_promotion, plan_promotion
 from seeknal.workflow.results import RunOptions
 from seeknal.workflow.session import Session, run_parameters
-from seeknal.workflow.views import hide_environment, show_link, show_record, show_references, timestamp, write_json
+from seeknal.workflow.views import hide_environment, timestamp
 
 __all__ = ["ApplyResult", "Environment", "EnvironmentManager", "EnvironmentPlan"]
 
@@ -105,62 +105,7 @@ class EnvironmentManager:
     def plan_session(self, name: str, session: Session, profile_path: str | None = None) -> EnvironmentPlan:
         """As :meth:`plan`, for a project that is open."""
         self._refuse_twin(name)
-        production = read_head(self.store, PRODUCTION)
-        change = session.plan(name)
-        parameters = msgspec.to_builtins(session.parameters.given.lasting())
-        now = time.time()
-        plan = EnvironmentPlan(
-            name,
-            change.manifest_fingerprint,
-            {node_id: category.value for node_id, category in change.categories.items()},
-            list(change.added),
-            list(change.removed),
-            timestamp(now),
-            change.to_execute,
-            profile_path,
-            change,
-            parameters,
-        )
-        planned = EnvironmentPlanRecord(
-            change.manifest_fingerprint,
-            change.base,
-            now,
-            plan.categorized_changes,
-            plan.added_nodes,
-            plan.removed_nodes,
-            plan.nodes_to_execute,
-            profile_path,
-            parameters=parameters,
-        )
-
-        def with_plan(before: EnvironmentRecord | None) -> EnvironmentRecord:
-            if before is None:
-                return EnvironmentRecord(name, "planned", now, now, plan=planned)
-            return msgspec.structs.replace(before, status="planned", last_accessed=now, plan=planned)
-
-        self.store.prepare()
-        manifest_path = self.store.write_manifest(change.manifest_fingerprint, session.manifest.to_json())
-        record = self.store.update_environment(name, with_plan)
-        self._show_plan(record, plan, session, production.tree if production else Tree({}), manifest_path)
-        return plan
-
-    def _show_plan(
-        self,
-        record: EnvironmentRecord,
-        plan: EnvironmentPlan,
-        session: Session,
-        production: Tree,
-        manifest_path: Path,
-    ) -> None:
-        folder = self.project.environment_folder(record.name)
-        document = plan.to_dict()
-        write_json(self.store, folder / "plan.json", document)
-        write_json(self.store, self.project.target / "plans" / f"{record.name}.json", document)
-        show_record(self.project, self.store, record)
-        show_link(self.store, manifest_path, folder / "manifest.json", silent)
-        to_execute = set(plan.nodes_to_execute)
-        unchanged = [node_id for node_id in session.manifest.nodes if node_id not in to_execute]
-        show_references(self.project, self.store, record.name, production, unchanged)
+        return plan_environment(self.project, self.store, name, session, profile_path)
 
     # applying
 

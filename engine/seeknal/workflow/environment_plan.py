@@ -1,17 +1,26 @@
-"""A plan for an environment, as it is saved and read back."""
+"""A plan for an environment: made, saved, shown and read back."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from seeknal.dag.diff import ChangeCategory
-from seeknal.store.objects import EnvironmentRecord
+from seeknal.dag.names import PRODUCTION
+from seeknal.dag.project import Project
+from seeknal.store.objects import EnvironmentPlanRecord, EnvironmentRecord, Tree
+from seeknal.store.store import Store
+from seeknal.workflow.events import silent
+from seeknal.workflow.heads import read_head
 from seeknal.workflow.planning import ChangePlan
-from seeknal.workflow.views import timestamp
+from seeknal.workflow.views import show_link, show_record, show_references, timestamp, write_json
+
+if TYPE_CHECKING:
+    from seeknal.workflow.session import Session
 
 
 @dataclass(frozen=True)
@@ -87,3 +96,67 @@ def saved_plan(record: EnvironmentRecord) -> EnvironmentPlan | None:
         plan.profile_path,
         parameters=plan.parameters,
     )
+
+
+def plan_environment(
+    project: Project, store: Store, name: str, session: Session, profile_path: str | None = None
+) -> EnvironmentPlan:
+    """Compare an open project with production, and save that as an environment's plan."""
+    production = read_head(store, PRODUCTION)
+    change = session.plan(name)
+    parameters = msgspec.to_builtins(session.parameters.given.lasting())
+    now = time.time()
+    plan = EnvironmentPlan(
+        name,
+        change.manifest_fingerprint,
+        {node_id: category.value for node_id, category in change.categories.items()},
+        list(change.added),
+        list(change.removed),
+        timestamp(now),
+        change.to_execute,
+        profile_path,
+        change,
+        parameters,
+    )
+    planned = EnvironmentPlanRecord(
+        change.manifest_fingerprint,
+        change.base,
+        now,
+        plan.categorized_changes,
+        plan.added_nodes,
+        plan.removed_nodes,
+        plan.nodes_to_execute,
+        profile_path,
+        parameters=parameters,
+    )
+
+    def with_plan(before: EnvironmentRecord | None) -> EnvironmentRecord:
+        if before is None:
+            return EnvironmentRecord(name, "planned", now, now, plan=planned)
+        return msgspec.structs.replace(before, status="planned", last_accessed=now, plan=planned)
+
+    store.prepare()
+    manifest_path = store.write_manifest(change.manifest_fingerprint, session.manifest.to_json())
+    record = store.update_environment(name, with_plan)
+    _show_plan(project, store, record, plan, session, production.tree if production else Tree({}), manifest_path)
+    return plan
+
+
+def _show_plan(
+    project: Project,
+    store: Store,
+    record: EnvironmentRecord,
+    plan: EnvironmentPlan,
+    session: Session,
+    production: Tree,
+    manifest_path: Path,
+) -> None:
+    folder = project.environment_folder(record.name)
+    document = plan.to_dict()
+    write_json(store, folder / "plan.json", document)
+    write_json(store, project.target / "plans" / f"{record.name}.json", document)
+    show_record(project, store, record)
+    show_link(store, manifest_path, folder / "manifest.json", silent)
+    to_execute = set(plan.nodes_to_execute)
+    unchanged = [node_id for node_id in session.manifest.nodes if node_id not in to_execute]
+    show_references(project, store, record.name, production, unchanged)
