@@ -233,3 +233,11 @@ def test_what_failed_before_a_rollback_can_be_looked_at_and_is_told_as_that(shop
         said = shop.ok("inspect", *arguments).stdout
         assert "not_null(x)" in said
         assert "'prod' was rolled back" in said
+
+
+def test_history_tells_what_each_run_was_given(shop: Project) -> None:
+    shop.write("seeknal/a.yml", "kind: transform\nname: a\ntransform: SELECT '{{ region }}' AS x\n")
+    shop.ok("run", "--params", '{"region": "eu"}', "--date", "2026-01-31")
+    history = shop.ok("env", "history", "prod", "--json").document["history"]
+    given = [entry["parameters"] for entry in history]
+    assert given == [{"date": "2026-01-31", "params": {"region": "eu"}}, {}, {}, {}]

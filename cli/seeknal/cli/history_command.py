@@ -65,6 +65,7 @@ def _shown(entry: Any) -> dict[str, Any]:
         "nodes": entry.nodes,
         "changed_nodes": entry.changed,
         "pinned": entry.pinned,
+        "parameters": entry.parameters,
     }
 
 

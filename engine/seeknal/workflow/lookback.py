@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 from seeknal.errors import CorruptObjectError, NotFoundError
 from seeknal.store.history import Moment, Pin, read_pins, remove_pin, write_pin
@@ -20,7 +21,7 @@ class PastState:
     """A state in an environment's history.
 
     ``changed`` are the nodes that came out otherwise than in the state before, all of them in the first; None where
-    the state before is not kept. ``nodes`` is how many there are.
+    the state before is not kept. ``nodes`` is how many there are, ``parameters`` what its run was given.
     """
 
     number: int
@@ -35,6 +36,7 @@ class PastState:
     nodes: int
     changed: list[str] | None
     pinned: bool
+    parameters: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ def _past_state(
         len(tree.nodes) if tree is not None else 0,
         changed_nodes(earlier, tree) if tree is not None and earlier is not None else None,
         moment.digest in pinned,
+        snapshot.parameters,
     )
 
 
