@@ -22,16 +22,13 @@ from typing import Any
 from seeknal.dag.canonical import canonical_of
 from seeknal.dag.names import did_you_mean
 from seeknal.dag.sql_problem import SqlProblem, engine_problem, shifted
+from seeknal.dag.sql_statements import created, is_temporary, ref_calls, split_statements, without_data_clause
 from seeknal.dag.syntax import POSITIONAL, NoTree, Syntax, TableName, outline, read_query
 from seeknal.dag.syntax_trees import SyntaxTrees
 from seeknal.dag.tokens import Token, tokens
 
-# What CREATE TEMP may make. (A secret may be temporary too; it is not in the list.)
-_TEMPORARY_THINGS = frozenset({"table", "view", "macro", "function", "type", "sequence", "recursive"})
-
 _QUERY_WORDS = frozenset({"select", "from", "values", "table", "with"})
 
-_REF_TEMPLATE = re.compile(r"""\{\{ ref\s*\(\s*(?P<quote>['"])(?P<target>[^'"]*)(?P=quote)\s*\) \}\}""")
 _FILE = re.compile(r"[/\\*]|^\w+:|\.(csv|parquet|json|jsonl|ndjson|txt|tsv|xlsx|db|duckdb|gz|zst)$", re.IGNORECASE)
 
 
@@ -159,7 +156,7 @@ class _Parts:
         self._tables: list[tuple[int, TableName]] = []
 
     def sql(self) -> Sql:
-        statements = _statements(self._pieces)
+        statements = split_statements(self._pieces)
         if not self._problems:
             if statements:
                 self._read(statements)
@@ -190,7 +187,7 @@ class _Parts:
         """Replace every ``ref()`` by the quoted name of its node."""
         result: list[str] = []
         position = longer = 0
-        for start, end, target in _ref_calls(self._pieces):
+        for start, end, target in ref_calls(self._pieces):
             node_id = self._target(target, start + longer)
             if node_id is None:
                 continue
@@ -231,7 +228,7 @@ class _Parts:
             elif kind == "MULTI" and is_last:
                 self._depends_on_data = True
                 self._read_outline(part)
-            elif kind in ("CREATE", "MULTI") and not is_last and _is_temporary(part):
+            elif kind in ("CREATE", "MULTI") and not is_last and is_temporary(part):
                 self._read_create(part, kind)
             else:
                 self._refuse_statement(part, kind, is_last)
@@ -283,14 +280,14 @@ class _Parts:
         self._take(outline(part, self._known, self._own, self._named), 0)
 
     def _read_create(self, part: list[Token], kind: str) -> None:
-        thing, name, body = _created(part)
+        thing, name, body = created(part)
         if kind == "MULTI" or (thing == "type" and any(piece.name in _QUERY_WORDS for piece in part)):
             # The values of the PIVOT or the ENUM come from the data.
             self._depends_on_data = True
         is_exact = False
         self._bare.append(self._text[part[0].start : part[-1].end])
         if body is not None and kind == "CREATE":
-            end = _without_data_clause(part) if thing == "table" else len(part)
+            end = without_data_clause(part) if thing == "table" else len(part)
             if thing in ("table", "view"):
                 is_exact = self._is_read(part[:end], body)
                 if is_exact and thing == "table":
@@ -401,64 +398,3 @@ def _kind(statement: Any) -> str:
         return str(statement.type.name)
     except ValueError:
         return ""
-
-
-def _ref_calls(pieces: Sequence[Token]) -> list[tuple[int, int, str]]:
-    """Every ``ref('…')`` and ``{{ ref('…') }}``: start, end and what is in the quotes."""
-    found = []
-    for index, piece in enumerate(pieces):
-        if piece.kind == "template":
-            match = _REF_TEMPLATE.fullmatch(piece.text)
-            if match:
-                found.append((piece.start, piece.end, match["target"]))
-        elif piece.kind == "word" and piece.text == "ref" and (index == 0 or pieces[index - 1].text != "."):
-            call = pieces[index + 1 : index + 4]
-            texts = [token.text for token in call]
-            if len(texts) == 3 and texts[0] == "(" and texts[2] == ")" and texts[1][0] in "'\"":
-                found.append((piece.start, call[2].end, texts[1][1:-1]))
-    return found
-
-
-def _statements(pieces: Sequence[Token]) -> list[list[Token]]:
-    """The tokens of each statement, without semicolons."""
-    statements: list[list[Token]] = [[]]
-    for piece in pieces:
-        if piece.text == ";" and piece.kind == "other":
-            statements.append([])
-        else:
-            statements[-1].append(piece)
-    return [statement for statement in statements if statement]
-
-
-def _is_temporary(part: Sequence[Token]) -> bool:
-    words = [piece.name for piece in part[:6]]
-    if words[1:3] == ["or", "replace"]:
-        del words[1:3]
-    return len(words) > 2 and words[1] in ("temp", "temporary") and words[2] in _TEMPORARY_THINGS
-
-
-def _created(part: Sequence[Token]) -> tuple[str, str, int | None]:
-    """What a CREATE TEMP makes (table, view, …), its name in lower case, and the index of the token after its AS."""
-    index = next(i for i, piece in enumerate(part) if piece.name in ("temp", "temporary")) + 1
-    thing = part[index].name
-    index += 2 if thing == "recursive" else 1
-    while index < len(part) and part[index].name in ("if", "not", "exists"):
-        index += 1
-    while index + 2 < len(part) and part[index + 1].text == ".":
-        index += 2
-    name = part[index].name if index < len(part) else ""
-    depth = 0
-    for i in range(index + 1, len(part)):
-        text = part[i].text
-        depth += (text == "(") - (text == ")")
-        if depth == 0 and part[i].name == "as":
-            return ("macro" if thing == "function" else thing), name, i + 1
-    return thing, name, None
-
-
-def _without_data_clause(part: Sequence[Token]) -> int:
-    """How many tokens of a CREATE TABLE stand before its ``WITH [NO] DATA``."""
-    words = [piece.name for piece in part[-3:]]
-    if words == ["with", "no", "data"]:
-        return len(part) - 3
-    return len(part) - 2 if words[1:] == ["with", "data"] else len(part)
