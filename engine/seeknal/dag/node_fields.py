@@ -116,20 +116,17 @@ def declared_inputs(draft: Draft, findings: Findings) -> list[str]:
 def check_fields(draft: Draft, project: Project, findings: Findings) -> None:
     """Check the fields of a draft, and give it its ``spec`` where nothing is wrong with them."""
     kind = draft.implementation
-    own = _fields_of(kind.spec)
-    known = {*own, *_fields_of(CommonFields)}
-    if draft.function is not None:
-        known.add("function")
+    own, common = _fields_of(kind.spec), _fields_of(CommonFields)
     if draft.function is not None and draft.kind == "transform" and draft.fields.get("transform"):
         message = "'sql' has no effect: the function has a body, which gives the rows"
         findings.warn(message, draft.place("transform"), "leave one of them out")
     # A template that is wrong leaves nothing to check the values for.
     before = len(findings.problems) - bool(draft.rendered and draft.rendered.problems)
     for name in draft.fields:
-        if name not in known:
+        if name not in own and name not in common and (name != "function" or draft.function is None):
             # What is kept for other tools may have any fields.
             if kind.executes:
-                _see_unknown_field(draft, name, known, project, findings)
+                _see_unknown_field(draft, name, {*own, *common}, project, findings)
         elif kind.executes and name in FIELDS_TO_COME and name not in own and draft.fields[name]:
             findings.warn(f"'{name}' has no effect yet", draft.place(name))
     if kind.executes:
@@ -137,19 +134,19 @@ def check_fields(draft: Draft, project: Project, findings: Findings) -> None:
     values: dict[str, Any] = kind.supplied()
     if draft.is_code and "params" in own and isinstance(draft.fields.get("params") or {}, dict):
         values["params"] = draft.params
-    for name, entry in own.items():
-        if name in values:
-            continue
-        if draft.values.get(name) is not None:
-            values[name] = draft.values[name]
-            _check_type(draft, name, entry.type, findings)
-        elif entry.required:
+    # Most of the fields that a node may have, it has not.
+    for name, value in draft.values.items():
+        if value is not None and name in own and name not in values:
+            values[name] = value
+            _check_type(draft, name, own[name].type, findings)
+    for name in _required_of(kind.spec):
+        if name not in values:
             article = "an" if kind.name[0] in "aeiou" else "a"
             add = f"give the decorator `{name}=…`" if draft.is_code else f"add `{name}:`"
             findings.report(f"'{name}' is missing", draft.place(name), f"{add}; {article} {kind.name} needs it")
-    for name, entry in _fields_of(CommonFields).items():
-        if draft.fields.get(name) is not None and name not in own:
-            _check_type(draft, name, entry.type, findings)
+    for name, value in draft.fields.items():
+        if value is not None and name in common and name not in own:
+            _check_type(draft, name, common[name].type, findings)
     schedule = draft.fields.get("schedule")
     if isinstance(schedule, str) and (wrong := check_schedule(schedule)) is not None:
         findings.report(f"'{shown(schedule)}' is not a schedule", draft.place("schedule"), wrong)
@@ -204,6 +201,11 @@ def _see_unknown_field(draft: Draft, name: str, known: set[str], project: Projec
 def _fields_of(struct: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo]:
     """The fields of a Struct by their names in YAML. Looking them up costs more than checking a value."""
     return {entry.encode_name: entry for entry in msgspec.structs.fields(struct)}
+
+
+@cache
+def _required_of(struct: type[msgspec.Struct]) -> tuple[str, ...]:
+    return tuple(name for name, entry in _fields_of(struct).items() if entry.required)
 
 
 def _shown(value: Any) -> str:
