@@ -20,6 +20,7 @@ Bad input always ends in one of these, printed as one line. A traceback is a bug
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -176,3 +177,24 @@ class FormatTooNewError(StoreError):
         """Make the error for ``what`` has the format ``found``, where this version reads those up to ``known``."""
         reads = f"this one ({__version__}) reads up to {known}"
         return cls(f"{what} was made by a newer Seeknal: it has format {found}, and {reads}", hint="upgrade Seeknal")
+
+
+def of_the_system(error: OSError) -> SeeknalError:
+    """The error of ours for one of the system's: what, where, and what can be done about it."""
+    where = f"{error.filename2 or error.filename}: " if error.filename else ""
+    return SeeknalError(f"{where}{error.strerror or error}", hint=way_out_of(error))
+
+
+def way_out_of(error: OSError) -> str:
+    """What can be done about an error of the system; nothing where that is not known."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "free space on that disk; `seeknal gc` gives back what nothing needs"
+    if error.errno == errno.EROFS:
+        return "that disk is mounted read-only; Seeknal must be able to write there"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "see whose that is, and let this user write there"
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return "something stands where Seeknal needs a folder; move it away"
+    if error.errno == errno.ELOOP:
+        return "a link leads to itself; see where it should lead"
+    return ""

@@ -9,11 +9,14 @@ import os
 import signal
 import sys
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from seeknal.version import __version__
+
+if TYPE_CHECKING:
+    from seeknal.errors import SeeknalError
 
 # Command → module and attribute. A command's module is imported when the command is used, so that `seeknal --help`
 # costs little more than click.
@@ -116,6 +119,17 @@ def _notice_ctrl_c() -> list[int]:
     return pressed
 
 
+def _end(error: SeeknalError, *, as_json: bool) -> NoReturn:
+    from seeknal.cli.console import print_document, report_error
+
+    report_error(error)
+    if as_json:
+        # A command prints its own document last, so none was printed where it raised.
+        errors = [str(problem) for problem in error.problems()]
+        print_document({"schema_version": 1, "status": "failed", "errors": errors})
+    sys.exit(error.exit_code)
+
+
 def main(args: list[str] | None = None) -> Any:
     """Run the command line; ends the process with the documented exit code."""
     from seeknal.errors import SeeknalError
@@ -144,14 +158,7 @@ def main(args: list[str] | None = None) -> Any:
             # DuckDB makes an error of some other kind of it where it guesses a file's columns.
             click.echo("interrupted", err=True)
             sys.exit(130)
-        from seeknal.cli.console import print_document, report_error
-
-        report_error(error)
-        if "--json" in given:
-            # A command prints its own document last, so none was printed where it raised.
-            errors = [str(problem) for problem in error.problems()]
-            print_document({"schema_version": 1, "status": "failed", "errors": errors})
-        sys.exit(error.exit_code)
+        _end(error, as_json="--json" in given)
     except (click.exceptions.Abort, KeyboardInterrupt):
         # click makes the one of the other.
         click.echo("interrupted", err=True)
@@ -177,11 +184,9 @@ def main(args: list[str] | None = None) -> Any:
     except OSError as error:
         if debug:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        from seeknal.cli.console import tell
+        from seeknal.errors import of_the_system
 
-        tell(f"error: {where}{error.strerror or error}")
-        sys.exit(1)
+        _end(of_the_system(error), as_json="--json" in given)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from seeknal.state.libsql_connection import is_libsql_url
 from seeknal.store.column_digests import digest_file
 from seeknal.store.filesystem import leads_elsewhere, place
 from seeknal.store.findings import FORGET_DELIVERY, SET_ASIDE, SHOW, Finding, Hurt, Repair
-from seeknal.store.inventory import VIEW, stored
+from seeknal.store.inventory import VIEW, Stored, stored
 from seeknal.store.objects import Deliveries, Delivery, Snapshot, Tree
 from seeknal.store.repair import new_quarantine
 from seeknal.store.store import Store
@@ -110,7 +110,10 @@ class _Shown:
 
 def _other_views(project: Project, store: Store, shown: Collection[str]) -> Iterator[Finding]:
     """The views that show no environment now, and would be wrong if one came back to their tree."""
-    for found in stored(store, VIEW):
+    views: list[Stored] = []
+    with contextlib.suppress(OSError):
+        views += stored(store, VIEW)
+    for found in views:
         if found.name in shown:
             continue
         try:

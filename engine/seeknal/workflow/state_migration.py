@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from seeknal.dag.project import Project
@@ -94,7 +95,7 @@ def execute_migration(project: Project, plan: MigrationPlan, patience: Patience 
     if not plan.is_needed:
         return plan
     project.store().prepare()
-    with _alone(project, patience), _both(project) as backends:
+    with _alone(project, patience), _nothing_half_made(project) as keep, _both(project) as backends:
         source, target = backends[plan.source], backends[plan.target]
         # Keeps out those, too, who write through the API, until the copied records are gone from the source.
         source.initialize()
@@ -106,11 +107,27 @@ def execute_migration(project: Project, plan: MigrationPlan, patience: Patience 
             copy_runs(plan.copy, source, target)
             with contextlib.closing(open_backend(project, plan.target, _PURPOSE)) as fresh:
                 check_copy(plan.copy, plan.held[plan.source], take_inventory(fresh))
+            keep()
             if plan.edit is not None:
                 apply_edit(plan.edit)
             for run_id in plan.copy.moved:
                 source.delete_run(run_id)
     return plan
+
+
+@contextlib.contextmanager
+def _nothing_half_made(project: Project) -> Iterator[Callable[[], None]]:
+    """Take away a database that is made while the block runs, where it ends by an error before its yield is called."""
+    database = database_of(project)
+    files = [] if is_libsql_url(database) else [Path(f"{database}{ending}") for ending in ("", "-wal", "-shm")]
+    made = [path for path in files if not os.path.lexists(path)] if files and not os.path.lexists(files[0]) else []
+    try:
+        yield made.clear
+    except BaseException:
+        for path in made:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        raise
 
 
 def _plan(project: Project, target: BackendType, backends: dict[BackendType, StateBackend]) -> MigrationPlan:

@@ -24,7 +24,7 @@ import msgspec
 
 from seeknal.dag.names import PRODUCTION
 from seeknal.dag.project import Project
-from seeknal.errors import DeliveryError
+from seeknal.errors import DeliveryError, way_out_of
 from seeknal.store.filesystem import leads_elsewhere, link_atomically, temporary_name, write_atomically
 from seeknal.store.objects import Blob, EnvironmentRecord, Snapshot, Tree, TreeEntry
 from seeknal.store.store import Store
@@ -116,7 +116,9 @@ def shown_links(project: Project, store: Store, environment: str, snapshot: Snap
 def _not_shown(path: Path, error: OSError) -> DeliveryError:
     where = f" ({error.filename})" if error.filename else ""
     reason = f"{error.strerror or error}{where}"
-    return DeliveryError(f"{path} does not show this environment: {reason}", hint="fix that and try again")
+    return DeliveryError(
+        f"{path} does not show this environment: {reason}", hint=way_out_of(error) or "fix that and try again"
+    )
 
 
 def _remove(store: Store, folder: Path) -> None:

@@ -22,7 +22,7 @@ from typing import Self
 
 import msgspec
 
-from seeknal.errors import BusyError, SeeknalError
+from seeknal.errors import BusyError, SeeknalError, way_out_of
 from seeknal.holder import Holder
 from seeknal.quantity import duration_text
 
@@ -103,9 +103,11 @@ class FileLock:
             try:
                 descriptor = self._try_to_lock()
             except OSError as error:
+                other = f" ({error.filename})" if error.filename not in (None, str(self.path)) else ""
                 raise SeeknalError(
-                    f"cannot lock {self.path}: {error.strerror}",
-                    hint="the lock's folder must be writable, and on a filesystem that has file locks",
+                    f"cannot lock {self.path}: {error.strerror}{other}",
+                    hint=way_out_of(error)
+                    or "the lock's folder must be writable, and on a filesystem that has file locks",
                 ) from error
             if descriptor is not None:
                 self._descriptor, self._owner_pid = descriptor, os.getpid()

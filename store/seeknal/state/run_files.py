@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from seeknal.errors import CorruptObjectError
+from seeknal.errors import CorruptObjectError, way_out_of
 from seeknal.state.errors import StateBackendError, TransactionError
 from seeknal.state.locks import FileLock, Patience
 from seeknal.state.records import (
@@ -172,7 +172,7 @@ def _reporting(what: str, kind: type[StateBackendError] = StateBackendError) -> 
     try:
         yield
     except OSError as error:
-        raise kind(f"{what}: {error.strerror or error}") from error
+        raise kind(f"{what}: {error.strerror or error}", hint=way_out_of(error)) from error
 
 
 def _write_durably(path: Path, content: bytes) -> None:

@@ -72,6 +72,17 @@ def appearance(stat: os.stat_result) -> tuple[int, int, int, int]:
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
 
+@contextlib.contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Let the system's errors name this file, where they come from a descriptor, which has no name."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = os.fspath(path)
+        raise
+
+
 def write_whole(descriptor: int, data: bytes) -> None:
     """Write all of these bytes: a system may take some of them and be asked again."""
     view = memoryview(data)
@@ -90,14 +101,15 @@ def write_atomically(
         path.parent.mkdir(parents=True, exist_ok=True)
     temporary = hidden_beside(path) if temporary_folder is None else temporary_name(temporary_folder)
     try:
-        descriptor = os.open(temporary, _WRITE_FLAGS, 0o444 if read_only else 0o644)
-        try:
-            write_whole(descriptor, data)
-            if durable:
-                os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        place(temporary, path)
+        with named(path):
+            descriptor = os.open(temporary, _WRITE_FLAGS, 0o444 if read_only else 0o644)
+            try:
+                write_whole(descriptor, data)
+                if durable:
+                    os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            place(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)

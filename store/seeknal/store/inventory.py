@@ -104,6 +104,9 @@ def foreign(store: Store) -> Iterator[str]:
                     yield f"{folder}/{entry.name}"
     with contextlib.suppress(OSError):
         yield from sorted(set(os.listdir(store.root)) - OURS)
+    for name in sorted(OURS - {"format"}):
+        if os.path.lexists(store.root / name) and not (store.root / name).is_dir():
+            yield name
 
 
 def _entries(store: Store, kind: str) -> Iterator[tuple[Stored, bool]]:

@@ -27,7 +27,7 @@ import msgspec
 
 from seeknal.errors import BusyError, CorruptObjectError
 from seeknal.holder import Holder
-from seeknal.store.filesystem import place, temporary_name, write_whole
+from seeknal.store.filesystem import named, place, temporary_name, write_whole
 
 # Nobody holds the lock shared for longer than it takes to look at a few files.
 _LONGEST_WAIT_SECONDS = 60.0
@@ -60,7 +60,7 @@ class Lease:
         if self._descriptor is None:
             return
         try:
-            with self._leases.using():
+            with self._leases.using(), named(self._leases.folder):
                 write_whole(self._descriptor, f"{snapshot}\n".encode())
         except OSError:
             if not self._only_reading:
@@ -74,14 +74,14 @@ class Leases:
     _held: ClassVar[Counter[str]] = Counter()
 
     def __init__(self, root: Path) -> None:
-        self._folder = root / "leases"
+        self.folder = root / "leases"
         self._lock_path = root / "locks" / ".sweep"
         self._temporary_folder = root / "tmp"
 
     @property
     def held(self) -> bool:
         """Whether this process holds a lease on the store."""
-        return self._held[str(self._folder)] > 0
+        return self._held[str(self.folder)] > 0
 
     @contextlib.contextmanager
     def hold(self, purpose: str, *, only_reading: bool = False) -> Iterator[Lease]:
@@ -89,8 +89,8 @@ class Leases:
 
         ``only_reading``: where there is no store, or none that takes a lease, the block runs without one.
         """
-        descriptor, path = None, temporary_name(self._folder)
-        if not only_reading or self._folder.parent.is_dir():
+        descriptor, path = None, temporary_name(self.folder)
+        if not only_reading or self.folder.parent.is_dir():
             try:
                 descriptor = self._open(path, purpose)
             except OSError:
@@ -100,7 +100,7 @@ class Leases:
         if descriptor is None:
             yield Lease(self, None)
             return
-        key = str(self._folder)
+        key = str(self.folder)
         self._held[key] += 1
         try:
             yield Lease(self, descriptor, only_reading=only_reading)
@@ -118,7 +118,8 @@ class Leases:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
                 holder = StoreUser.this_process(purpose, started_ns=os.fstat(descriptor).st_mtime_ns)
-                write_whole(descriptor, msgspec.json.encode(holder) + b"\n")
+                with named(path):
+                    write_whole(descriptor, msgspec.json.encode(holder) + b"\n")
             except BaseException:
                 os.close(descriptor)
                 with contextlib.suppress(OSError):
@@ -132,7 +133,7 @@ class Leases:
         Raises StoreError where a live one cannot be understood.
         """
         found = []
-        for path in sorted(self._folder.iterdir()) if self._folder.is_dir() else ():
+        for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
             if not _NAME.fullmatch(path.name):
                 continue
             try:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seeknal.errors import CorruptObjectError, NameNotAllowedError
-from seeknal.store.filesystem import locked, sync_folder, write_atomically, write_whole
+from seeknal.store.filesystem import locked, named, sync_folder, write_atomically, write_whole
 
 REF_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 _BESIDE = (".log", ".lock")
@@ -109,6 +109,8 @@ class Refs:
             entries = list(os.scandir(self._folder))
         except FileNotFoundError:
             return []
+        except NotADirectoryError as error:
+            raise CorruptObjectError(f"{self._folder} is no folder, so the environments are unknown") from error
         names = [entry.name for entry in entries if not entry.is_dir()]
         there = {name.removesuffix("~") for name in names if not name.endswith(_BESIDE)}
         logged = {name.removesuffix(".log") for name in names if name.endswith(".log")}
@@ -183,14 +185,16 @@ class Refs:
     def _append(self, name: str, move: RefMove) -> None:
         who, why = (re.sub(r"[\t\r\n]", " ", text) for text in (move.who, move.why))
         line = f"{move.at:.6f}\t{move.old or '-'}\t{move.new or '-'}\t{who}\t{why}\n".encode(errors="replace")
-        descriptor = os.open(self._folder / f"{name}.log", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        path = self._folder / f"{name}.log"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            size = os.fstat(descriptor).st_size
-            if size and os.pread(descriptor, 1, size - 1) != b"\n":
-                # The line before was torn; it shall not take this one along.
-                line = b"\n" + line
-            write_whole(descriptor, line)
-            os.fsync(descriptor)
+            with named(path):
+                size = os.fstat(descriptor).st_size
+                if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                    # The line before was torn; it shall not take this one along.
+                    line = b"\n" + line
+                write_whole(descriptor, line)
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
 

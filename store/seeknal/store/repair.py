@@ -42,9 +42,19 @@ def repair(
 
     ``lock`` keeps runs and promotions off an environment; BusyError of it leaves that environment's ref alone.
     """
-    store.prepare()
     failed: dict[Repair, str] = {}
     quarantine = new_quarantine()
+    # One may stand where a folder of the store's must be.
+    strays = [entry for entry in repairs if entry.action == MOVE_STRAY]
+    for entry in strays:
+        try:
+            place(store.root / entry.subject, store.root / quarantine / entry.subject)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            failed[entry] = error.strerror or str(error)
+    repairs = [entry for entry in repairs if entry not in strays]
+    store.prepare()
     # What is noted goes into good files.
     notes = [entry for entry in repairs if entry.action == QUARANTINE and entry.subject.startswith("notes/")]
     losses = [
@@ -83,8 +93,6 @@ def _do(
     elif entry.action == NOTE_MOVE:
         with lock(entry.subject):
             store.refs.note(entry.subject, who=who, why="found by store verify")
-    elif entry.action == MOVE_STRAY:
-        place(store.root / entry.subject, store.root / quarantine / entry.subject)
     elif entry.action == QUARANTINE:
         _quarantine(store, entry.subject, quarantine)
     elif entry.action == RESTORE_PIN:

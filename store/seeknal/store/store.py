@@ -302,7 +302,7 @@ class Store:
 
     def names_in(self, folder: str) -> list[str]:
         """The environments that a file in a folder is called by, sorted."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             entries = os.scandir(self.root / folder)
             return sorted(entry.name for entry in entries if is_ref_name(entry.name) and not entry.is_dir())
         return []
