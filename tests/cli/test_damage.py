@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from seeknal.store.store import Store
-from tests.acceptance.project import Project
+from tests.acceptance.project import COMMAND, Project
 from tests.reliability.lived_in import STATES, live, read_rows, store_of
 
 
@@ -123,4 +126,20 @@ def test_a_deleted_environment_is_gone_though_its_ref_was_damaged(project: Proje
     spoil(project.root / "target/store/refs/dev", b"?")
     project.ok("env", "delete", "dev", "--yes")
     assert "dev" not in project.ok("env", "list").text
+    project.ok("store", "verify")
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="root gives up its powers here")
+def test_a_blob_that_may_not_be_read_is_told_once_and_left(project: Project) -> None:
+    blob = next((project.root / "target/store/blobs").rglob("*.parquet"))
+    blob.chmod(0)
+    verify = [*COMMAND, "store", "verify", "--repair", "--json"]
+    said = subprocess.run(
+        ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *verify], cwd=project.root, capture_output=True, text=True
+    )
+    assert said.returncode == 12, said.stderr
+    (finding,) = (entry for entry in json.loads(said.stdout)["left"] if not entry["is_note"])
+    assert finding["subject"].endswith(blob.name)
+    assert finding["message"] == "may not be read by this user; let it, and verify again"
+    blob.chmod(0o444)
     project.ok("store", "verify")

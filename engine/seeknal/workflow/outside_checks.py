@@ -214,7 +214,8 @@ def _damaged_record(project: Project, path: Path, error: SeeknalError) -> Findin
     # A database may be another program's as well; nobody but its owner takes that away.
     can_go = inside and path.is_file() and path.suffix == ".json"
     repairs = [Repair(SET_ASIDE, subject)] if can_go else []
-    return Finding("damaged-run-record", subject, error.message, False, [], repairs)
+    message = error.message if repairs or not error.hint else f"{error.message} ({error.hint})"
+    return Finding("damaged-run-record", subject, message, False, [], repairs)
 
 
 # repairs

@@ -47,6 +47,7 @@ class Objects:
     findings: list[Finding] = field(default_factory=list)
     sizes: dict[str, int] = field(default_factory=dict)
     bad_blobs: dict[str, Stored] = field(default_factory=dict)
+    unreadable_blobs: dict[str, OSError] = field(default_factory=dict)
     recorded: dict[str, int] = field(default_factory=dict)
     trees: dict[str, list[tuple[str, str]] | None] = field(default_factory=dict)
     snapshots: dict[str, Snapshot | None] = field(default_factory=dict)
@@ -71,14 +72,18 @@ class Objects:
             except FileNotFoundError:
                 return
             except OSError as error:
-                self.found("unreadable", self.path(blob), f"cannot be read: {error.strerror}")
                 self.bad_blobs[blob.name] = blob
+                self.unreadable_blobs[blob.name] = error
                 return
             if not is_good:
                 self.bad_blobs[blob.name] = blob
                 return
         self.sizes[blob.name] = blob.size_bytes
         self._mode(blob)
+
+    def is_forbidden(self, name: str) -> bool:
+        """Say whether a blob is one that this user may not read: then nothing is known to be wrong with it."""
+        return name in self.unreadable_blobs and isinstance(self.unreadable_blobs[name], PermissionError)
 
     def _mode(self, found: Stored) -> None:
         if found.mode & 0o222:
@@ -131,7 +136,7 @@ class Objects:
                 self.unreadable(subject, ACTION, error)
                 continue
             lacking = self.lacking(record.artifact)
-            if lacking:
+            if lacking and not all(map(self.is_forbidden, lacking)):
                 # It is never believed while that is so; but it may stand in the way of finding what is wrong.
                 missing = all(name not in self.bad_blobs for name in lacking)
                 what = "missing" if missing else "damaged"

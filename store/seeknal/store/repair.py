@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 from seeknal.errors import BusyError, SeeknalError
 from seeknal.store.column_digests import digest_file
@@ -141,9 +142,17 @@ def _quarantine(store: Store, subject: str, quarantine: str) -> None:
     aside = store.root / quarantine / subject
     with store.leases.sweeping():
         folder, _, address = subject.partition("/")
-        if folder == "blobs":
-            digest, _ = digest_file(path)
-            if digest == address.replace("/", "")[:32]:
-                return
+        if folder == "blobs" and _is_good(path, address.replace("/", "")[:32]):
+            return
         place(path, aside)
     sync_folder(path.parent)
+
+
+def _is_good(blob: Path, digest: str) -> bool:
+    """Say whether a blob has the bytes of its name. Of one that may not be read, that is not known: PermissionError."""
+    try:
+        return digest_file(blob)[0] == digest
+    except (FileNotFoundError, PermissionError):
+        raise
+    except OSError:
+        return False

@@ -249,7 +249,14 @@ class _Verifier:
         for name, blob in self.objects.bad_blobs.items():
             subject = self.objects.path(blob)
             recorded = self.objects.recorded.get(name)
-            if recorded is not None and blob.size_bytes != recorded:
+            error = self.objects.unreadable_blobs.get(name)
+            if self.objects.is_forbidden(name):
+                message = "may not be read by this user; let it, and verify again"
+                self.objects.found("unreadable", subject, message, hurts=hurts.get(name, []))
+                continue
+            if error is not None:
+                message = f"cannot be read: {error.strerror}"
+            elif recorded is not None and blob.size_bytes != recorded:
                 message = f"has {blob.size_bytes} bytes, recorded were {recorded}"
             else:
                 message = "is damaged: its bytes do not match its address"
