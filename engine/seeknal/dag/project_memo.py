@@ -26,6 +26,9 @@ from seeknal.store.file_memo import FileDigests
 from seeknal.store.filesystem import digest_bytes
 from seeknal.store.memo import Memo, key_of
 
+# How many nodes' columns a binder knows at once.
+MOST_TABLES = 2000
+
 
 class _Parts(msgspec.Struct, frozen=True, array_like=True):
     """A query taken apart, and what was asked about the project's nodes on the way."""
@@ -188,6 +191,7 @@ class RememberingBinder:
             return
         key = key_of("table", columns)
         if self._memo.find(key) is None:
+            self._make_room()
             self._binder.declare(node_id, schema)
             self._memo.keep(key, b"")
             self._untold.discard(node_id)
@@ -215,6 +219,7 @@ class RememberingBinder:
         if answer is not None:
             bound = _bound_decoder.decode(answer)
             return Bound(bound.schema, bound.reads)
+        self._make_room()
         for node_id in named:
             if node_id in self._untold:
                 self._binder.declare(node_id, self._schemas[node_id][0])
@@ -223,6 +228,12 @@ class RememberingBinder:
         if not secret:
             self._memo.keep(key, _encoder.encode(_BoundParts(found.schema, found.reads)))
         return found
+
+    def _make_room(self) -> None:
+        """Let the binder begin anew where it knows very many nodes: as a rule most of them are not read any more."""
+        if self._binder.table_count >= MOST_TABLES:
+            self._binder.forget_all()
+            self._untold = set(self._schemas)
 
     def evaluates(self, sql: str) -> bool:
         """Say whether DuckDB evaluates a query that reads no table."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -133,15 +132,25 @@ class Document:
 
 def remembered_document(value: Any, path: Path, name: str, index: int) -> Document:
     """A document whose value is known: the ``index``-th of a file, which is read again when a place is asked for."""
+    return Document(value, reread=_Reread(value, path, name, index))
 
-    @cache
-    def reread() -> Document:
-        documents, _ = load_documents(path, name)
-        # Where it was changed meanwhile, there are no places to tell.
-        stands = index < len(documents) and documents[index].value == value
-        return documents[index] if stands else Document(value)
 
-    return Document(value, reread=reread)
+class _Reread:
+    """Reads a document again, once. A project has one for each node, so it is small."""
+
+    __slots__ = ("_found", "_index", "_name", "_path", "_value")
+
+    def __init__(self, value: Any, path: Path, name: str, index: int) -> None:
+        self._value, self._path, self._name, self._index = value, path, name, index
+        self._found: Document | None = None
+
+    def __call__(self) -> Document:
+        if self._found is None:
+            documents, _ = load_documents(self._path, self._name)
+            # Where it was changed meanwhile, there are no places to tell.
+            stands = self._index < len(documents) and documents[self._index].value == self._value
+            self._found = documents[self._index] if stands else Document(self._value)
+        return self._found
 
 
 class _Unreadable(Exception):

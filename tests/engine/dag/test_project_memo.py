@@ -200,3 +200,21 @@ def test_places_are_looked_up_in_the_file_as_it_is(tmp_path: Path) -> None:
     late = parsed()
     (tmp_path / "seeknal" / "a.yml").write_text(transform("b", "SELECT 2 AS x"))
     assert str(late.drafts["transform.a"].place("name")) == "seeknal/a.yml"
+
+
+def test_what_is_found_does_not_depend_on_how_many_tables_are_known_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"seeknal/orders.yml": SOURCE, "data/orders.csv": "id,amount\n1,2.5\n"}
+    before = "source.orders"
+    for number in range(6):
+        sql = f"SELECT l.*, r.amount AS a{number} FROM {before} AS l JOIN source.orders AS r USING (id)"
+        files[f"seeknal/n{number}.yml"] = transform(f"n{number}", sql)
+        before = f"transform.n{number}"
+    root = write_project(tmp_path / "shop", files)
+    everything = looked_at(root, None)
+    assert everything[0] == "sound"
+    monkeypatch.setattr("seeknal.dag.project_memo.MOST_TABLES", 1)
+    assert looked_at(root, None) == everything
+    assert looked_at(root, tmp_path / "memo") == everything
+    assert looked_at(root, tmp_path / "memo") == everything
