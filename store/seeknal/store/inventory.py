@@ -50,7 +50,6 @@ _RECORDS = {
     "leases": re.compile(r"[0-9a-f]{32}"),
     "notes": re.compile(r"history_ends|losses"),
     "locks": re.compile(r".*", re.DOTALL),
-    "memo": re.compile(r".*", re.DOTALL),
 }
 
 Key: TypeAlias = tuple[str, str]
