@@ -8,6 +8,7 @@ whole process of `seeknal promote`, and what the disk takes to make one small fi
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from functools import partial
@@ -74,6 +75,8 @@ def promote(root: Path) -> Sample:
     from seeknal.workflow.environment import EnvironmentManager
 
     put_back(root)
+    # What going back left behind in this process is none of the promotion's work.
+    gc.collect()
     manager = EnvironmentManager(Project.open(root).target)
     return run_inside(lambda: manager.execute_promotion(manager.plan_promotion("dev", force=True)))
 
