@@ -199,7 +199,7 @@ def test_the_list_of_environments_is_a_document(shop: Project) -> None:
         (("run", "--env", "nowhere"), 1),
         (("plan", "prod"), 5),
         (("promote", "dev"), 1),
-        (("env", "plan", "../x"), 1),
+        (("env", "plan", "../x"), 2),
         (("run", "--restate"), 2),
     ],
 )

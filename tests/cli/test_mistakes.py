@@ -347,7 +347,7 @@ def test_nothing_wrong_in_a_file_is_passed_over(fresh: Project, text: str, messa
 def test_names_of_environments_stay_in_their_folder(fresh: Project) -> None:
     before = {path.name for path in fresh.root.parent.rglob("*")}
     for name in ("a/../../x", "../x", "/tmp/x", "a/b", ".."):
-        assert fresh.seeknal("plan", name).code == 1
+        assert fresh.seeknal("plan", name).code == 2
     assert {path.name for path in fresh.root.parent.rglob("*")} == before
 
 

@@ -288,7 +288,7 @@ def test_what_one_mode_built_the_other_finds(shop: Project) -> None:
 
 def test_an_impossible_run_id_is_refused_before_anything_is_executed(fresh: Project) -> None:
     answer = fresh.seeknal("run", "--run-id", "../../escaped")
-    assert answer.code == 1
+    assert answer.code == 2
     assert answer.errors == ["'../../escaped' is not a valid run id"]
     assert "[RUNNING]" not in answer.stdout
     assert not list(fresh.root.parent.rglob("escaped*"))

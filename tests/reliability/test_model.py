@@ -257,7 +257,10 @@ class Pipelines(RuleBasedStateMachine):
             return 1
         now = world.head(target)
         same = now is not None and (now.tree, now.manifest) == (state.tree, state.manifest)
-        if target == PRODUCTION and world.heads.get(target) != state.base and not force and not same:
+        planned = world.states.get(state.base) if state.base else None
+        came_back = now and planned and (now.tree, now.manifest) == (planned.tree, planned.manifest)
+        moved = world.heads.get(target) != state.base and not came_back
+        if target == PRODUCTION and moved and not force and not same:
             return 4
         whole = all(node_id in state.tree for node_id, _ in state.manifest)
         stale = any(entry.stale for entry in state.tree.values())
