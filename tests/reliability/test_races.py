@@ -171,7 +171,7 @@ def states(project: Project, environment: str, *, kills: bool) -> list[State]:
     With ``kills`` a line may be of a move that was not made, because its maker was killed.
     """
     path = project.root / f"target/store/refs/{environment}.log"
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = [line for line in path.read_text().splitlines() if line] if path.exists() else []
     moves = [line.split("\t") for line in lines]
     assert all(len(move) == 5 for move in moves), lines
     if kills:
