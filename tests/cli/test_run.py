@@ -494,6 +494,18 @@ def test_a_reader_that_goes_away_does_not_stop_the_run(fresh: Project) -> None:
     assert fresh.read("output/total.csv").split() == ["total", "15"]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("options", ["", " --json"])
+def test_a_full_disk_under_its_log_does_not_stop_the_run(fresh: Project, options: str) -> None:
+    answer = fresh.shell(f"seeknal run{options} > /dev/full")
+    assert answer.code == 1
+    assert answer.stderr.splitlines()[-1] == (
+        "error: done, but not everything could be printed: No space left on device"
+    )
+    assert fresh.read("output/total.csv").split() == ["total", "15"]
+    assert fresh.shell(f"seeknal run{options} 2> /dev/full").code == (1 if options else 0)
+
+
 def in_terminal(project: Project, *arguments: str, **environment: str) -> tuple[int, str]:
     """Call the command at a terminal of 100 columns; gives its code and everything it sent there."""
     controller, terminal = pty.openpty()

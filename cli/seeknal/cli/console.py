@@ -35,6 +35,8 @@ _STYLE_MARK = os.urandom(8).hex()
 _STYLE = re.compile(rf"<{_STYLE_MARK}:(\d*)>")
 _STYLES = {"bold": "1", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36", "bright_black": "90"}
 
+_not_printed: list[OSError] = []
+
 
 def styled(text: str, *styles: str) -> str:
     """A text that looks so where there is colour: ``bold``, or the name of a colour."""
@@ -136,10 +138,18 @@ def tell(line: str = "") -> None:
 def _echo(text: str, stream: TextIO) -> None:
     try:
         click.echo(text, file=stream, color=True)
-    except BrokenPipeError:
-        # Whoever read along (`head`, say) has seen enough. What a command does must not depend on its readers.
+    except OSError as error:
+        # Whoever read along (`head`, say) has seen enough, or the disk that a log is on is full. What a command does
+        # must not depend on that: a promotion that ended here had moved production and delivered half of it.
         with open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), stream.fileno())
+        if not isinstance(error, BrokenPipeError):
+            _not_printed.append(error)
+
+
+def not_printed() -> OSError | None:
+    """Why something could not be printed; None where all was, or nobody wanted it."""
+    return _not_printed[0] if _not_printed else None
 
 
 def table(rows: list[list[str]], headings: list[str], *, indent: str = "  ") -> list[str]:

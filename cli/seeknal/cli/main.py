@@ -130,6 +130,17 @@ def _end(error: SeeknalError, *, as_json: bool) -> NoReturn:
     sys.exit(error.exit_code)
 
 
+def _code_of_printing() -> int:
+    """1 where what a command did could not be told, on a full disk, say."""
+    # Only a command that prints imported it.
+    console = sys.modules.get("seeknal.cli.console")
+    error = console.not_printed() if console is not None else None
+    if console is None or error is None:
+        return 0
+    console.tell(f"error: done, but not everything could be printed: {error.strerror or error}")
+    return 1
+
+
 def main(args: list[str] | None = None) -> Any:
     """Run the command line; ends the process with the documented exit code."""
     from seeknal.errors import SeeknalError
@@ -150,7 +161,7 @@ def main(args: list[str] | None = None) -> Any:
     pressed = _notice_ctrl_c()
     try:
         code = cli.main(args, prog_name="seeknal", standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else 0)
+        sys.exit((code if isinstance(code, int) else 0) or _code_of_printing())
     except SeeknalError as error:
         if debug:
             raise

@@ -70,4 +70,6 @@ def patience_of(wait: float) -> Patience:
 
 
 def _tell(text: str) -> None:
-    click.echo(f"{text}; Ctrl-C stops waiting", err=True)
+    from seeknal.cli.console import tell
+
+    tell(f"{text}; Ctrl-C stops waiting")
