@@ -88,9 +88,9 @@ def deliver(
             if request is not None and sends:
                 # Without what is new in every run: for that alone nothing is sent again.
                 url = request_settings(_spec(renderer, node, real=False)).url
-                if _send_node(store, node_id, request, url, entry.artifact, before, files, stop):
+                note = _Note(store, environment, {**done, node_id: before})
+                if _send_node(store, node_id, request, url, entry.artifact, before, files, note, stop):
                     listener(Delivered(node_id, request.shown()))
-                    # At once: what was sent and is forgotten would be sent again.
                     store.write_deliveries(environment, Deliveries({**done, node_id: files}))
             elif _deliver_node(_Place(project, environment, node_id, place), store, entry.artifact, before, files):
                 listener(Delivered(node_id, str(place), f"not sent: {request.shown()}" if request else ""))
@@ -133,6 +133,29 @@ def _spec(renderer: Renderer, node: Node, *, real: bool = True) -> ExposureSpec:
     return msgspec.convert(own, ExposureSpec)
 
 
+class _Note:
+    """Notes what was sent as soon as it was: what is forgotten in a crash would be sent again.
+
+    Of very many small requests not each is noted: no more than a tenth of the time is for that.
+    """
+
+    def __init__(self, store: Store, environment: str, known: Mapping[str, Mapping[str, Delivery]]) -> None:
+        self._store = store
+        self._environment = environment
+        self._known = known
+        self._not_before = 0.0
+
+    def __call__(self, node_id: str, files: Mapping[str, Delivery]) -> None:
+        began = time.monotonic()
+        if began < self._not_before:
+            return
+        nodes = {name: dict(known) for name, known in self._known.items()}
+        nodes[node_id] = {**nodes.get(node_id, {}), **files}
+        self._store.write_deliveries(self._environment, Deliveries(nodes))
+        now = time.monotonic()
+        self._not_before = now + 10 * (now - began)
+
+
 def _send_node(
     store: Store,
     node_id: str,
@@ -141,6 +164,7 @@ def _send_node(
     artifact: Artifact,
     remembered: Mapping[str, Delivery],
     files: dict[str, Delivery],
+    note: _Note,
     stop: StopRequest | None,
 ) -> bool:
     """Send what was not sent yet of a node, noting it in ``files``; says whether that was anything.
@@ -167,6 +191,8 @@ def _send_node(
                 raise DeliveryError(f"{node_id}: {error.message}", hint=error.hint) from error
             known = Delivery(request.shown(), key, blob.size_bytes, 0, time.time())
             sent = True
+            files[name] = known
+            note(node_id, files)
         files[name] = known
     return sent
 

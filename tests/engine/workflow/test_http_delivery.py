@@ -14,6 +14,7 @@ from seeknal.dag.project import Project
 from seeknal.errors import DeliveryError
 from seeknal.nodes.http_request import RequestSettings
 from seeknal.nodes.late_value import LateValues
+from seeknal.store.store import Store
 from seeknal.workflow import http_delivery
 from seeknal.workflow.environment import EnvironmentManager
 from seeknal.workflow.events import Delivered, Event
@@ -362,6 +363,19 @@ class TestApi:
         keys = [got.headers["idempotency-key"] for got in server.got]
         assert keys[1] == keys[2]
         assert len(set(keys)) == 3
+
+    def test_what_was_taken_is_noted_before_the_next_is_sent(self, tmp_path: Path, server: Receiver) -> None:
+        root = project(tmp_path, api(server.url, "params: {batch_rows: 2}\n"), "SELECT range AS id FROM range(4)")
+        noted: list[int] = []
+
+        def look(handler: BaseHTTPRequestHandler) -> None:
+            # What is remembered where the process ends now.
+            noted.append(len(Store(root / "target/store").read_deliveries("prod").nodes["exposure.crm"]))
+            respond(handler, 200)
+
+        server.behaviours[:] = [200, look]
+        assert run(root).status == "success"
+        assert noted == [1]
 
     def test_new_url_is_sent_to(self, tmp_path: Path, server: Receiver) -> None:
         root = project(tmp_path, api(f"{server.url}/a"))
