@@ -61,7 +61,9 @@ def demands_of(values: Mapping[str, Any]) -> Demands:
     return Demands(
         parse_size(fields.memory) or 0 if fields.memory is not None else 0,
         fields.slots,
-        tuple(sorted({fields.mutex} if isinstance(fields.mutex, str) else set(fields.mutex or ()))),
+        # Their locks are files, and names that differ in case alone are one file on some disks. A node that takes one
+        # twice, or two nodes that take two in another order, would wait for ever.
+        tuple(sorted({name.lower() for name in _names(fields.mutex)})),
         parse_duration(timeout) or 0.0 if timeout is not None else 0.0,
     )
 
@@ -85,8 +87,11 @@ def demand_problems(values: Mapping[str, Any]) -> Iterator[FieldProblem]:
         elif size < _LEAST_MEMORY_BYTES:
             message = f"'resources.memory' is {memory!r}, and DuckDB needs more to execute anything"
             yield FieldProblem(message, ("resources", "memory"), "demand 64MiB or more")
-    mutexes = resources.get("mutex") or []
-    for name in [mutexes] if isinstance(mutexes, str) else mutexes:
+    for name in _names(resources.get("mutex")):
         if isinstance(name, str) and not _MUTEX.fullmatch(name):
             hint = "use letters, digits, _, - and ., at most 100 of them"
             yield FieldProblem(f"{name!r} is no name of a mutex", ("resources", "mutex"), hint)
+
+
+def _names(mutex: str | list[str] | None) -> list[str]:
+    return [mutex] if isinstance(mutex, str) else mutex or []

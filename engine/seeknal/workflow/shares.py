@@ -32,9 +32,10 @@ def slots_of(options: RunOptions, runnable: int) -> int:
 def workers_for(drafts: Sequence[Draft], slots: int, *, parallel: bool) -> Workers:
     """Where these nodes, which may all run, are executed."""
     # One worker process would only add its start; below two runnable nodes nothing can overlap. But code of the
-    # user's never runs in this process, nor does what nothing but a process's end would stop.
+    # user's never runs in this process, nor does what nothing but a process's end would stop: waiting for a mutex, too.
     apart = any(
-        draft.function or draft.implementation.needs_process or draft.demands.timeout_seconds for draft in drafts
+        draft.function or draft.implementation.needs_process or draft.demands.timeout_seconds or draft.demands.mutexes
+        for draft in drafts
     )
     if not apart and not (parallel and len(drafts) > 1):
         return Inline()

@@ -12,6 +12,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from seeknal.dag.demands import demands_of
 from seeknal.dag.project import Project
 from seeknal.errors import ProjectError
 from seeknal.state.locks import FileLock
@@ -262,6 +263,28 @@ return pandas.DataFrame({{"a": [1]}})
         freeing.join()
         assert outcome(result, "slow").status == "success"
 
+    def test_run_that_waits_for_another_ends_when_it_is_asked_to(self, tmp_path: Path) -> None:
+        waiting = transform("waiting", "SELECT 1 AS a", resources="{mutex: warehouse}")
+        root = write_project(tmp_path / "p", {"seeknal/waiting.yml": waiting})
+        lock = FileLock(root / "target/store/locks/.mutex-warehouse", "another run")
+        lock.acquire()
+        stop = StopRequest()
+        stop.watch = True
+        stop.grace_seconds = 0.2
+        asking = threading.Timer(2, stop.request)
+        asking.start()
+        with Session.open(Project.open(root)) as session:
+            result = session.run("prod", RunOptions(), stop=stop)
+        asking.join()
+        lock.release()
+        assert result.status == "interrupted"
+
+    def test_names_that_differ_in_case_alone_are_one_mutex(self, tmp_path: Path) -> None:
+        nodes = transform("twice", "SELECT 1 AS a", timeout="60", resources="{mutex: [Warehouse, warehouse]}")
+        root = write_project(tmp_path / "p", {"seeknal/twice.yml": nodes})
+        assert outcome(run(root)[0], "twice").status == "success"
+        assert demands_of({"resources": {"mutex": ["B", "a", "b"]}}).mutexes == ("a", "b")
+
 
 class TestFields:
     @pytest.mark.parametrize(
@@ -272,6 +295,7 @@ class TestFields:
             ("resources: {memory: much}", "'resources.memory' is 'much', which is no size"),
             ("resources: {memory: 1kB}", "DuckDB needs more"),
             ("resources: {slots: 0}", "'resources.slots'"),
+            ("resources: {mutex: ''}", "'' is no name of a mutex"),
             ("resources: {mutex: 'a b'}", "'a b' is no name of a mutex"),
             ("resources: {cores: 2}", "cores"),
             ("resources: 4GB", "'resources'"),
