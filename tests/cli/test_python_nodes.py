@@ -140,6 +140,22 @@ def test_a_failure_names_the_line_and_the_log(project: Project) -> None:
     assert "Traceback" in project.read("target/logs/transform.dollars.log")
 
 
+def test_a_column_that_an_input_does_not_have_is_told_before_anything_runs(project: Project) -> None:
+    project.replace(
+        "seeknal/nodes.py", 'relation("source.orders")', 'relation("source.orders", columns=["id", "amont"])'
+    )
+    told = "transform.dollars: asks source.orders for a column 'amont', which it does not have (did you mean 'amount'?)"
+    for command in ("validate", "plan"):
+        assert f"seeknal/nodes.py:15:27: {told}" in project.ok(command).text
+    project.replace("seeknal/nodes.py", "amont", "AMOUNT")
+    assert "does not have" not in project.ok("validate").text
+
+
+def test_what_a_function_gives_is_remembered_where_the_store_expects_it(project: Project) -> None:
+    project.ok("run")
+    assert project.ok("store", "verify", "--json").document["findings"] == []
+
+
 def test_a_file_that_cannot_be_imported_is_one_line(project: Project) -> None:
     project.replace("seeknal/nodes.py", "from rates import RATE", "from rates import RAET")
     for command in ("plan", "run", "parse"):

@@ -461,6 +461,9 @@ def test_a_change_that_was_built_before_is_not_called_no_change(shop: Project) -
     shop.ok("run")
     shop.replace("seeknal/3_clean.yml", "amount > 7", "amount > 0")
     before = shop.ok("repl", "-e", "FROM total").stdout
+    told = shop.ok("run", "--dry-run").stdout
+    assert "0 to run, 4 changed but built before" in told
+    assert "✓ Nothing to run: 4 changed nodes were built before." in told
     text = shop.ok("run").stdout
     assert "✓ Nothing to run: 4 changed nodes were built before." in text
     assert shop.ok("repl", "-e", "FROM total").stdout != before

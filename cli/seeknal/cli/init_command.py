@@ -40,7 +40,7 @@ IGNORED = ("profiles.yml", "profiles-*.yml", ".env", "target/", "*.duckdb")
 PROJECT_TEXT = """\
 # Marks this folder as a Seeknal project.
 {said}
-# The connections that nodes use when no other profile is chosen; see profiles.yml.
+# The connections that nodes use; has no effect yet. See profiles.yml.
 profile: default
 config-version: 1
 # Where runs are recorded: 'file' (below target/) or 'database'.
@@ -49,7 +49,8 @@ state_backend: file
 """
 
 PROFILES_TEXT = """\
-# Connections and defaults that the nodes of this project use. A project on files alone needs none of them.
+# Connections and defaults for the nodes of this project. Nothing reads this file yet: sources and exposures outside of
+# files and APIs are still to come. A project needs nothing of it.
 #
 # Keep this file out of version control, and keep secrets out of this file: ${NAME} stands for an environment
 # variable (also one set in .env), ${NAME:default} for the same with a default. profiles-<env>.yml takes the place

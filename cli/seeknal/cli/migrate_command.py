@@ -10,10 +10,13 @@ import click
 from seeknal.cli.console import Console, print_document, table
 from seeknal.cli.options import json_option, open_project, project_option
 from seeknal.cli.waiting import WaitingCommand, patience_of, wait_option
+from seeknal.errors import UsageError
 
 
 @click.command("migrate-state", cls=WaitingCommand)
-@click.option("-b", "--backend", type=click.Choice(["file", "database"]), required=True, help="Where the records go.")
+@click.option(
+    "-b", "--backend", type=click.Choice(["file", "database"]), help="Where the records go. Required without --summary."
+)
 @click.option("--dry-run/--no-dry-run", default=True, show_default=True, help="Say what would be done; write nothing.")
 @click.option("--summary", is_flag=True, help="Count what each backend holds, and stop.")
 @wait_option
@@ -32,6 +35,8 @@ def migrate_state(
     project, console = open_project(project_path), Console(to_stderr=as_json)
     if summary:
         return _summary(console, as_json, project, count_records(project), places(project))
+    if backend is None:
+        raise UsageError("Missing option --backend: file, or database", hint="--summary says what each of them holds")
     plan = plan_migration(project, backend)
     where = places(project)
     console.heading(f"State Migration: {plan.source} {console.symbol('arrow')} {plan.target}")

@@ -225,7 +225,9 @@ def show_forecast(forecast: Any, manifest: Any, console: Console, as_json: bool,
     for line in render(forecast, {node_id: node.tags for node_id, node in manifest.nodes.items()}):
         console.line(line)
     if all(entry.action not in ("RUN", "MAY RUN", "CHECK") for entry in forecast):
-        console.mark("ok", "No changes detected. Nothing to run.")
+        from seeknal.cli.run_report import nothing_to_run
+
+        console.mark("ok", nothing_to_run(entry.reason for entry in forecast))
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -162,8 +162,7 @@ class RunReport:
         self._held = [held for held in self._held if held[0]]
         self._release()
         if not result.executed and result.status == "success":
-            restored = sum(node.reason == BUILT_BEFORE for node in result.nodes)
-            console.mark("ok", _nothing_to_run(restored))
+            console.mark("ok", nothing_to_run(node.reason for node in result.nodes))
         console.line()
         console.heading("Execution Summary")
         console.line(f"  Total nodes:    {len(result.nodes)}")
@@ -198,8 +197,9 @@ class RunReport:
         return f" ({(1 - result.duration_seconds / alone) * 100:.0f}% faster than the nodes' durations added up)"
 
 
-def _nothing_to_run(restored: int) -> str:
-    """What a run says that executed nothing; ``restored`` nodes have outputs of earlier runs."""
+def nothing_to_run(reasons: Iterable[str]) -> str:
+    """What a run says that executes nothing, by the reasons of its nodes; some may have outputs of earlier runs."""
+    restored = sum(reason == BUILT_BEFORE for reason in reasons)
     if not restored:
         return "No changes detected. Nothing to run."
     return f"Nothing to run: {restored} changed {'node was' if restored == 1 else 'nodes were'} built before."
@@ -246,7 +246,9 @@ def forecast_lines(forecast: list[Forecast], tags: dict[str, list[str]]) -> list
         lines.append(f"{number:>4}. {entry.action:<7} {entry.node_id}{labels}  {entry.reason}")
     certain = sum(entry.action == "RUN" for entry in forecast)
     perhaps = sum(entry.action == "MAY RUN" for entry in forecast)
+    restored = sum(entry.reason == BUILT_BEFORE for entry in forecast)
     more = f", {perhaps} more if what they read changes" if perhaps else ""
+    more += f", {restored} changed but built before" if restored else ""
     return [*lines, f"Total: {len(forecast)} nodes, {certain} to run{more}"]
 
 

@@ -166,7 +166,8 @@ class Inference:
         draft = self._parsed.drafts[node_id]
         inputs = [schemas.get(name) for name in draft.inputs]
         wrong = []
-        for found in draft.implementation.verify(draft.spec, inputs, analysis.schema):
+        of_reads = draft.implementation.verify_reads(draft.inputs, inputs)
+        for found in (*draft.implementation.verify(draft.spec, inputs, analysis.schema), *of_reads):
             place = draft.place_in_text(found.path, found.offset)
             problem = Problem(f"{node_id}: {found.message}", place, found.hint)
             if not found.is_warning:

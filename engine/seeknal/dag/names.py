@@ -172,6 +172,20 @@ def nearest(name: str, candidates: Iterable[str], count: int = 3) -> list[str]:
     return list(dict.fromkeys([*same_name, *(lowered[low] for low in alike)]))[:count]
 
 
+def nearest_files(name: str, candidates: Iterable[str], count: int = 3) -> list[str]:
+    """The names of files that look like ``name``, best first; at most ``count``.
+
+    Those of the same ending come first, and are compared without it: an ending in common makes no two names alike.
+    """
+    stem, dot, ending = name.lower().rpartition(".")
+    lowered = {candidate.lower(): candidate for candidate in candidates}
+    same_ending = {low[: -len(ending) - 1]: low for low in lowered if dot and low.endswith(f".{ending}")}
+    alike = [same_ending[match] for match in difflib.get_close_matches(stem, same_ending, n=count)]
+    others = [low for low in lowered if low not in same_ending.values()]
+    alike += difflib.get_close_matches(name.lower(), others, n=count)
+    return [lowered[low] for low in alike][:count]
+
+
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """A hint that names the nearest candidates, else all of them where they are few, else nothing."""
     known = list(candidates)

@@ -14,6 +14,7 @@ _WORDS = {
     "object": "a mapping",
 }
 _TYPES = re.compile(r"`([^`]*)`")
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _PLACE = re.compile(r" - at `(?:key in )?\$(.*)`")
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 
@@ -29,6 +30,9 @@ def in_words(message: str) -> tuple[str, tuple[str | int, ...]]:
                 path.append(key)
             elif index.isdigit():
                 path.append(int(index))
+    unknown = _UNKNOWN.fullmatch(message)
+    if unknown:
+        return f"unknown field '{unknown[1]}'", tuple(path)
     message = _TYPES.sub(_said, message)
     return f"{message[:1].lower()}{message[1:]}", tuple(path)
 

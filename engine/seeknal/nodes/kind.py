@@ -252,6 +252,12 @@ class Kind(Protocol):
         """
         return ()
 
+    def verify_reads(
+        self, inputs: Sequence[str], schemas: Sequence[Mapping[str, str] | None]
+    ) -> Iterable[FieldProblem]:
+        """Find columns that the node asks its inputs for and that these do not have; asked when ``verify`` is."""
+        return ()
+
     def reads(
         self, spec: Any, inputs: Sequence[str], schemas: Sequence[Mapping[str, str] | None]
     ) -> dict[str, tuple[str, ...] | None]:

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import xxhash
 
+from seeknal.dag.names import did_you_mean
 from seeknal.dag.project import Project
 from seeknal.dag.sql import literal, quoted
 from seeknal.dag.type_message import in_words
@@ -130,6 +131,20 @@ class PythonFunction(Kind):
         self, spec: Any, inputs: Sequence[Mapping[str, str] | None], schema: Mapping[str, str] | None
     ) -> Iterable[FieldProblem]:
         return () if self._gives_output else self._kind.verify(spec, [None], schema)
+
+    def verify_reads(
+        self, inputs: Sequence[str], schemas: Sequence[Mapping[str, str] | None]
+    ) -> Iterable[FieldProblem]:
+        # A warning, because the code that asks may never be reached.
+        known = {name.lower(): schema for name, schema in zip(inputs, schemas, strict=True)}
+        for index, node_id in enumerate(self._function.references):
+            schema = known.get(node_id.lower())
+            actual = {column.lower() for column in schema or ()}
+            for column in self._function.reads.get(node_id.lower()) or ():
+                if schema is not None and column.lower() not in actual:
+                    message = f"asks {node_id} for a column '{column}', which it does not have"
+                    path = ("function", "references", index)
+                    yield FieldProblem(message, path, did_you_mean(column, schema), is_warning=True)
 
     def reads(
         self, spec: Any, inputs: Sequence[str], schemas: Sequence[Mapping[str, str] | None]

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from seeknal.dag.names import did_you_mean, find_name, nearest
+from seeknal.dag.names import did_you_mean, find_name, nearest, nearest_files
 from seeknal.dag.sql import literal
 from seeknal.errors import NodeFailedError, Place, Problem
 from seeknal.nodes.data_types import fitted, misfit
@@ -167,5 +167,5 @@ def _nearest_file(request: ReadRequest, path: Path) -> str:
         return f"there is no folder {request.shown(str(folder))} either"
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if entry.is_file()]
-    near = [request.shown(str(folder / name)) for name in nearest(path.name, names)]
+    near = [request.shown(str(folder / name)) for name in nearest_files(path.name, names)]
     return f"did you mean {' or '.join(map(repr, near))}?" if near else ""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
-from seeknal.dag.names import did_you_mean, nearest
+from seeknal.dag.names import did_you_mean, nearest, nearest_files
 from seeknal.dag.project import Project
 from seeknal.errors import NodeFailedError
 from seeknal.nodes.check_fields import ParsedCheck, checks_of_freshness
@@ -192,7 +192,8 @@ def read_request(spec: SourceSpec, root: Path) -> ReadRequest:
             hint = "name a file with rows in it"
             raise NodeFailedError(f"{named} {_what_is_there(single)}", hint=hint, field=_path_field(spec))
         siblings = [entry.name for entry in single.parent.iterdir()] if single.parent.is_dir() else []
-        hint = did_you_mean(single.name, siblings) or f"paths count from {root}"
+        near = nearest_files(single.name, siblings)
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"paths count from {root}"
         raise NodeFailedError(f"{named} not found", hint=hint, field=_path_field(spec))
     declared = None if spec.schema is None else tuple(spec.schema)
     params = spec.params

@@ -42,7 +42,8 @@ FOLDERS = {
 
 _PREFIX = re.compile(r"[0-9a-f]{2}")
 
-# What may stand in the folders that hold something other than objects: files of these names.
+# What may stand in the folders that hold something other than objects: files of these names. Below memo/ there may be
+# anything, folders too: whoever remembers something there says how, and losing it costs time only.
 _RECORDS = {
     "environments": REF_NAME,
     "deliveries": REF_NAME,
@@ -99,7 +100,8 @@ def foreign(store: Store) -> Iterator[str]:
     for folder, pattern in _RECORDS.items():
         with contextlib.suppress(OSError):
             for entry in sorted(os.scandir(store.root / folder), key=lambda entry: entry.name):
-                if entry.is_dir(follow_symlinks=False) or not pattern.fullmatch(entry.name):
+                is_misplaced = entry.is_dir(follow_symlinks=False) and folder != "memo"
+                if is_misplaced or not pattern.fullmatch(entry.name):
                     yield f"{folder}/{entry.name}"
     with contextlib.suppress(OSError):
         yield from sorted(set(os.listdir(store.root)) - OURS)

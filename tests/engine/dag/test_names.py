@@ -14,6 +14,7 @@ from seeknal.dag.names import (
     did_you_mean,
     environment_name,
     nearest,
+    nearest_files,
     short_names,
     shown,
 )
@@ -119,3 +120,11 @@ def test_a_name_that_two_nodes_have_is_told_with_its_kind() -> None:
         "transform.v1.orders": "v1.orders",
         "rule.paid": "paid",
     }
+
+
+def test_files_of_one_ending_are_not_alike_for_that() -> None:
+    files = ["customers.csv", "orders.csv", "orders.parquet", "products.csv", "README"]
+    assert nearest_files("order.csv", files) == ["orders.csv"]
+    assert nearest_files("ORDERS.CSV", files)[0] == "orders.csv"
+    assert nearest_files("orders", files) == ["orders.csv", "orders.parquet"]
+    assert nearest_files("weather.csv", files) == []

@@ -296,6 +296,7 @@ class TestFields:
             ("resources: {memory: 1kB}", "DuckDB needs more"),
             ("resources: {slots: 0}", "'resources.slots'"),
             ("resources: {mutex: ''}", "'' is no name of a mutex"),
+            ("resources: {mutx: a}", "'resources': unknown field 'mutx'"),
             ("resources: {mutex: 'a b'}", "'a b' is no name of a mutex"),
             ("resources: {cores: 2}", "cores"),
             ("resources: 4GB", "'resources'"),
