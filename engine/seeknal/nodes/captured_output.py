@@ -8,15 +8,17 @@ is dropped as it comes, so that it does not fill the disk.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from seeknal.redaction import longest_form, redacted_bytes
-from seeknal.store.filesystem import hidden_beside, write_atomically
+from seeknal.store.filesystem import write_atomically
 
 # The beginning that is kept, the end that is kept, and how large the file may grow before it is cut.
 HEAD_BYTES = 256 * 1024
@@ -106,11 +108,11 @@ class Output:
 
 
 def _create(path: Path) -> int:
-    """A file beside the log that has no name any more, so that what is printed ends with the process."""
-    unnamed = hidden_beside(path)
+    """A file on the log's disk that has no name, so that what is printed ends with the process, however that ends."""
+    with tempfile.TemporaryFile(dir=path.parent) as unnamed:
+        descriptor = os.dup(unnamed.fileno())
     # Everybody appends, so nobody writes over anybody.
-    descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_EXCL, 0o600)
-    unnamed.unlink()
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_APPEND)
     return descriptor
 
 

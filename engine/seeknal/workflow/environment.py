@@ -267,10 +267,7 @@ class EnvironmentManager:
         with environment_lock(self.store, name, f"seeknal env delete {name}", patience):
             # Somebody else may have deleted it while this one waited.
             self.check_deletable(name)
-            try:
-                self.store.refs.compare_and_swap(name, self.store.refs.read(name), None, who=who(), why="deleted")
-            except CorruptObjectError:
-                self.store.refs.restore(name, None, None, who=who(), why="deleted")
+            self.store.refs.remove(name, who=who(), why="deleted")
             hide_environment(self.project, name)
             # Last, because it is what makes the name known: where this is cut short, it can be done again.
             self.store.remove_environment(name)

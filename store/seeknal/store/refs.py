@@ -164,6 +164,21 @@ class Refs:
                 self._say_made(name)
             return True
 
+    def remove(self, name: str, *, who: str, why: str) -> None:
+        """Remove a ref wherever it stands, also where it is damaged. As durable as :meth:`compare_and_swap`.
+
+        Raises OSError where the disk failed; it can be done again.
+        """
+        with locked(self._folder / f"{name}.lock"):
+            try:
+                stands = self.read(name)
+                if stands is None:
+                    return
+            except CorruptObjectError:
+                stands = self._last_noted(name)
+            self._append(name, RefMove(time.time(), stands, None, who, why))
+            self._move(name, None)
+
     def note(self, name: str, *, who: str, why: str) -> None:
         """Write the line that is missing where the log does not lead to where the ref stands."""
         with locked(self._folder / f"{name}.lock"):

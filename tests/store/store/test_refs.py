@@ -259,3 +259,17 @@ class TestLostRef:
         assert (refs.names(), refs.read("dev")) == ([], None)
         assert refs.compare_and_swap("dev", None, "2" * 32, who="me", why="run")
         assert [move.new for move in refs.log("dev")] == ["2" * 32]
+
+
+@pytest.mark.parametrize("text", ["1" * 32, "not a digest", None])
+def test_remove_takes_away_what_stands_and_what_is_damaged(tmp_path: Path, text: str | None) -> None:
+    refs = Refs(tmp_path / "refs", tmp_path)
+    (tmp_path / "refs").mkdir()
+    assert refs.compare_and_swap("dev", None, "1" * 32, who="me", why="run")
+    (tmp_path / "refs/dev").unlink()
+    if text is not None:
+        (tmp_path / "refs/dev").write_text(text)
+    for _ in range(2):
+        refs.remove("dev", who="me", why="deleted")
+        assert (refs.names(), refs.read("dev")) == ([], None)
+        assert [(move.old, move.new) for move in refs.log("dev")] == [(None, "1" * 32), ("1" * 32, None)]
