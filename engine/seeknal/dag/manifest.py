@@ -11,11 +11,12 @@ immutable once parsed; ``add_node`` and ``add_edge`` exist to build one.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import hashlib
 import json
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,9 @@ from seeknal.version import __version__
 
 # Of the JSON that a manifest is written as.
 SCHEMA_VERSION = 1
+
+# How many nodes or edges are turned into JSON at once.
+_AT_ONCE = 200
 
 
 class NodeType(enum.Enum):
@@ -48,7 +52,7 @@ class NodeType(enum.Enum):
     PYTHON = "python"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Node:
     """One step of the pipeline as the project declares it.
 
@@ -103,7 +107,7 @@ class Node:
             raise ValueError(f"manifest: a node is malformed: {error}") from error
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Edge:
     """``from_node`` is an input of ``to_node``."""
 
@@ -129,6 +133,20 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is no text")
     return value
+
+
+class _WrittenEdge(msgspec.Struct, gc=False):
+    from_node: str = msgspec.field(name="from")
+    to_node: str = msgspec.field(name="to")
+    edge_type: str = msgspec.field(name="type", default="dependency")
+
+
+class _Written(msgspec.Struct):
+    """A manifest's JSON. Its nodes are decoded one by one: all at once they take several times their memory."""
+
+    metadata: dict[str, Any]
+    nodes: dict[str, msgspec.Raw]
+    edges: list[_WrittenEdge]
 
 
 class Manifest:
@@ -254,8 +272,24 @@ class Manifest:
 
     def fingerprint(self) -> str:
         """SHA-256 over the nodes, the edges and the project's name, as 64 hexadecimal digits."""
-        said = {"project": self.metadata.project, **self._content()}
-        return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        digest = hashlib.sha256()
+        for part in self._canonical_json():
+            digest.update(part.encode())
+        return digest.hexdigest()
+
+    def _canonical_json(self) -> Iterator[str]:
+        """The JSON of what the project says, with sorted keys, in pieces: as a whole it takes a lot of memory."""
+        encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+        yield '{"edges":['
+        for start in range(0, len(self.edges), _AT_ONCE):
+            piece = encode([edge.to_dict() for edge in self.edges[start : start + _AT_ONCE]])
+            yield f"{',' if start else ''}{piece[1:-1]}"
+        yield '],"nodes":{'
+        names = sorted(self.nodes)
+        for start in range(0, len(names), _AT_ONCE):
+            piece = encode({name: self.nodes[name].to_dict() for name in names[start : start + _AT_ONCE]})
+            yield f"{',' if start else ''}{piece[1:-1]}"
+        yield f'}},"project":{encode(self.metadata.project)}}}'
 
     # reading and writing
 
@@ -299,14 +333,7 @@ class Manifest:
             raise ValueError("manifest: 'nodes' is missing or not an object")
         if not isinstance(edges, list):
             raise ValueError("manifest: 'edges' is missing or not an array")
-        manifest = cls(
-            metadata["project"],
-            str(metadata.get("seeknal_version", "")),
-            str(metadata.get("generated_at", "")),
-        )
-        version = metadata.get("schema_version")
-        if isinstance(version, int) and version != SCHEMA_VERSION:
-            manifest.metadata = replace(manifest.metadata, schema_version=version)
+        manifest = cls._empty(metadata)
         for node in nodes.values():
             manifest.add_node(Node.from_dict(node))
         for edge in edges:
@@ -317,9 +344,40 @@ class Manifest:
         return manifest
 
     @classmethod
-    def from_json(cls, text: str) -> Manifest:
+    def _empty(cls, metadata: Mapping[str, Any]) -> Manifest:
+        manifest = cls(
+            metadata["project"],
+            str(metadata.get("seeknal_version", "")),
+            str(metadata.get("generated_at", "")),
+        )
+        version = metadata.get("schema_version")
+        if isinstance(version, int) and version != SCHEMA_VERSION:
+            manifest.metadata = replace(manifest.metadata, schema_version=version)
+        return manifest
+
+    @classmethod
+    def _of_written(cls, written: _Written, like: Manifest | None) -> Manifest:
+        manifest = cls._empty(written.metadata)
+        for raw in written.nodes.values():
+            node = Node.from_dict(msgspec.json.decode(raw))
+            twin = like.nodes.get(node.id) if like is not None else None
+            manifest.add_node(twin if twin == node and twin is not None else node)
+        known = {name: name for name in manifest.nodes}
+        for edge in written.edges:
+            from_node, to_node = edge.from_node, edge.to_node
+            manifest.add_edge(known.get(from_node, from_node), known.get(to_node, to_node), edge.edge_type)
+        return manifest
+
+    @classmethod
+    def from_json(cls, text: str | bytes, like: Manifest | None = None) -> Manifest:
+        """Read a manifest; nodes that are those of ``like`` are its objects. Raises ValueError as :meth:`from_dict`."""
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            written = msgspec.json.decode(text, type=_Written)
+            if isinstance(written.metadata.get("project"), str):
+                return cls._of_written(written, like)
+        # It is wrong, which is told more exactly from its values.
         try:
-            data = json.loads(text)
+            data = json.loads(text.decode() if isinstance(text, bytes) else text)
         except (json.JSONDecodeError, RecursionError) as error:
             raise ValueError(f"manifest: not JSON: {error}") from error
         return cls.from_dict(data)
@@ -329,9 +387,12 @@ class Manifest:
         write_atomically(Path(path), self.to_json().encode())
 
     @classmethod
-    def load(cls, path: str | Path) -> Manifest:
-        """Read a manifest. Raises FileNotFoundError, or ValueError for anything that is no manifest."""
+    def load(cls, path: str | Path, like: Manifest | None = None) -> Manifest:
+        """Read a manifest; ``like`` as for :meth:`from_json`.
+
+        Raises FileNotFoundError, or ValueError for anything that is no manifest.
+        """
         path = Path(path)
-        manifest = cls.from_json(path.read_text(encoding="utf-8"))
+        manifest = cls.from_json(path.read_bytes(), like)
         manifest.path = path
         return manifest

@@ -31,8 +31,11 @@ class Head:
     manifest: Manifest | None
 
 
-def read_head(store: Store, environment: str) -> Head | None:
-    """Read an environment's state, None where nothing ever succeeded there. Raises StoreError."""
+def read_head(store: Store, environment: str, like: Manifest | None = None) -> Head | None:
+    """Read an environment's state, None where nothing ever succeeded there. Raises StoreError.
+
+    Nodes that are those of the manifest ``like`` are its objects, and take no memory of their own.
+    """
     state = store.read_state(environment)
     if state is None:
         return None
@@ -40,14 +43,14 @@ def read_head(store: Store, environment: str) -> Head | None:
     manifest: Manifest | None = None
     # Without its manifest a state can still be compared by its outputs; the next run writes the manifest anew.
     with contextlib.suppress(CorruptObjectError):
-        manifest = read_manifest(store, snapshot.manifest)
+        manifest = read_manifest(store, snapshot.manifest, like)
     return Head(digest, snapshot, store.read_tree(snapshot.tree), manifest)
 
 
-def read_manifest(store: Store, fingerprint: str) -> Manifest:
-    """Read a snapshot's manifest. Raises CorruptObjectError, FormatTooNewError."""
+def read_manifest(store: Store, fingerprint: str, like: Manifest | None = None) -> Manifest:
+    """Read a snapshot's manifest; ``like`` as for :func:`read_head`. Raises CorruptObjectError, FormatTooNewError."""
     try:
-        manifest = Manifest.load(store.manifest_path(fingerprint))
+        manifest = Manifest.load(store.manifest_path(fingerprint), like)
     except (OSError, ValueError) as error:
         raise CorruptObjectError(f"manifest {fingerprint} is damaged or missing: {error}", hint=WAY_OUT) from error
     manifest.insist_on_version()

@@ -140,7 +140,7 @@ class Session:
         known = self._read_heads.get(self.store.refs.read(environment) or "")
         if known is not None:
             return known
-        head = read_head(self.store, environment)
+        head = read_head(self.store, environment, self.manifest)
         if head is not None:
             self._read_heads[head.digest] = head
         return head
