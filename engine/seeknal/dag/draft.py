@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -66,7 +67,7 @@ IDENTITY_FIELDS = frozenset({"kind", "name"})
 METADATA_FIELDS = frozenset({"description", "owner", "tags", "columns"})
 
 
-@dataclass
+@dataclass(slots=True)
 class Draft:
     """A node as a file has it.
 
@@ -135,7 +136,7 @@ class Draft:
 
     @property
     def id(self) -> str:
-        return f"{self.kind}.{self.name}"
+        return sys.intern(f"{self.kind}.{self.name}")
 
     @property
     def implementation(self) -> Kind:

@@ -77,6 +77,10 @@ class Inference:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def rest(self) -> None:
+        """Give back the memory that only analysing takes; it is taken again when something is analysed."""
+        self._binder.rest()
+
     @timed("analyse")
     def analyse(self) -> Analysis:
         """Analyse all nodes, inputs first."""

@@ -268,6 +268,8 @@ class _Parser:
         if not draft.implementation.executes:
             # It is kept for other tools, which may have templates of their own.
             return
+        if not self._renderer.needs_rendering(draft.fields, code=draft.is_code):
+            return
         draft.rendered = self._renderer.render(draft.fields, code=draft.is_code)
         for found in draft.rendered.problems:
             problem = _template_problem(draft, found)

@@ -12,6 +12,7 @@ with and without a memo. Nor is a query into which a value of the environment wa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,14 @@ from seeknal.store.filesystem import digest_bytes
 from seeknal.store.memo import Memo, key_of
 
 # How many nodes' columns a binder knows at once.
-MOST_TABLES = 2000
+MOST_TABLES = 500
 
 
 class _Parts(msgspec.Struct, frozen=True, array_like=True):
-    """A query taken apart, and what was asked about the project's nodes on the way."""
+    """A query taken apart, and what was asked about the project's nodes on the way.
+
+    ``sql`` is without its texts where they are those that stand before: see :func:`_without_twins`.
+    """
 
     known: dict[str, str | None]
     bare: dict[str, list[str]]
@@ -41,6 +45,23 @@ class _Parts(msgspec.Struct, frozen=True, array_like=True):
 class _BoundParts(msgspec.Struct, frozen=True, array_like=True):
     schema: dict[str, str] | None
     reads: dict[str, tuple[str, ...] | None]
+
+
+def _without_twins(sql: Sql, text: str) -> Sql:
+    """A query of this ``text`` without what says the same once more."""
+    whole = sql.text == text and sql.statements == (text.strip(),)
+    return replace(
+        sql,
+        text="" if whole else sql.text,
+        statements=() if whole else sql.statements,
+        bare=() if sql.bare == sql.statements else sql.bare,
+    )
+
+
+def _with_twins(sql: Sql, text: str) -> Sql:
+    """The query again; a text stands in memory once."""
+    own, statements = (sql.text, sql.statements) if sql.statements else (text, (text.strip(),))
+    return replace(sql, text=own, statements=statements, bare=sql.bare or statements)
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -68,6 +89,10 @@ class ProjectMemo:
         """
         return self._next_binder.connection
 
+    def rest(self) -> None:
+        """Write down what is new, and give back the memory that remembering takes until something is asked again."""
+        self.memo.rest()
+
     def save(self) -> None:
         self.memo.save()
 
@@ -89,6 +114,8 @@ class ProjectMemo:
         # The file may have changed since its digest was taken.
         if not problems and documents and digest_bytes(documents[0].source.encode()) == digest:
             self.memo.keep(key, _encoder.encode([document.value for document in documents]))
+            # Its places take several times the memory of its values, and are as a rule not asked for.
+            return [remembered_document(found.value, path, name, index) for index, found in enumerate(documents)], []
         return documents, problems
 
     def expect(self, queries: Iterable[tuple[str, Iterable[tuple[str, int]]]]) -> None:
@@ -118,12 +145,14 @@ class ProjectMemo:
             if all(known.get(name) == node_id for name, node_id in parts.known.items()) and all(
                 resolve_bare(name) == found for name, found in parts.bare.items()
             ):
-                return parts.sql
+                return _with_twins(parts.sql, text)
         asked = _Asked(known, resolve_bare)
         trees = self._trees if connection is self.parser else None
         sql = take_apart(text, asked, asked.resolve_bare, connection, positions, trees)
         if not (sql.problems or secret or asked.for_all):
-            self.memo.keep(key, _encoder.encode(_Parts(asked.known, asked.bare, sql)))
+            short = _without_twins(sql, text)
+            self.memo.keep(key, _encoder.encode(_Parts(asked.known, asked.bare, short)))
+            return _with_twins(short, text)
         return sql
 
     def binder(self) -> RememberingBinder:
@@ -171,7 +200,10 @@ class RememberingBinder:
     def __init__(self, memo: Memo, binder: Binder) -> None:
         self._memo = memo
         self._binder = binder
-        self._schemas: dict[str, tuple[Schema, list[tuple[str, str]]]] = {}
+        self._schemas: dict[str, Schema] = {}
+        # One of each: most nodes of a project have the columns of others.
+        self._shared: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
+        self._shared_reads: dict[tuple[str, ...], tuple[str, ...]] = {}
         # What the binder was not told yet.
         self._untold: set[str] = set()
 
@@ -186,8 +218,10 @@ class RememberingBinder:
     def declare(self, node_id: str, schema: Schema) -> None:
         """Make a node's columns known to queries that are bound from now on. Raises duckdb.Error."""
         before = self._schemas.get(node_id)
+        if before is schema:
+            return
         columns = list(schema.items())
-        if before is not None and before[1] == columns:
+        if before is not None and list(before.items()) == columns:
             return
         key = key_of("table", columns)
         if self._memo.find(key) is None:
@@ -197,7 +231,7 @@ class RememberingBinder:
             self._untold.discard(node_id)
         else:
             self._untold.add(node_id)
-        self._schemas[node_id] = (dict(schema), columns)
+        self._schemas[node_id] = schema
 
     def forget(self, node_id: str) -> None:
         """Make a node's columns unknown again."""
@@ -211,29 +245,44 @@ class RememberingBinder:
         ``secret``: nothing of it must be written anywhere. Raises BindError.
         """
         named = dict.fromkeys([*sql.references, *(inputs[index] for _, index in sql.positions)])
-        read = [(node_id, self._schemas[node_id][1] if node_id in self._schemas else None) for node_id in named]
+        read = [
+            (node_id, list(self._schemas[node_id].items()) if node_id in self._schemas else None) for node_id in named
+        ]
         positions = [(name, inputs[index]) for name, index in sql.positions]
         flags = (sql.reads_everything, sql.depends_on_data)
         key = key_of("bound", sql.statements, sql.bare, sql.references, positions, flags, read)
         answer = None if secret else self._memo.find(key)
         if answer is not None:
             bound = _bound_decoder.decode(answer)
-            return Bound(bound.schema, bound.reads)
+            return self._sharing(bound.schema, bound.reads)
         self._make_room()
         for node_id in named:
             if node_id in self._untold:
-                self._binder.declare(node_id, self._schemas[node_id][0])
+                self._binder.declare(node_id, self._schemas[node_id])
                 self._untold.discard(node_id)
         found = self._binder.bind(sql, inputs)
         if not secret:
             self._memo.keep(key, _encoder.encode(_BoundParts(found.schema, found.reads)))
-        return found
+        return self._sharing(found.schema, found.reads)
+
+    def _sharing(self, schema: dict[str, str] | None, reads: dict[str, tuple[str, ...] | None]) -> Bound:
+        """What binding told, in terms of what it told before."""
+        if schema is not None:
+            schema = self._shared.setdefault(tuple(schema.items()), schema)
+        for name, columns in reads.items():
+            if columns is not None:
+                reads[name] = self._shared_reads.setdefault(columns, columns)
+        return Bound(schema, reads)
 
     def _make_room(self) -> None:
         """Let the binder begin anew where it knows very many nodes: as a rule most of them are not read any more."""
         if self._binder.table_count >= MOST_TABLES:
-            self._binder.forget_all()
-            self._untold = set(self._schemas)
+            self.rest()
+
+    def rest(self) -> None:
+        """Give back the memory that only binding takes; it is taken again when there is something to bind."""
+        self._binder.forget_all()
+        self._untold = set(self._schemas)
 
     def evaluates(self, sql: str) -> bool:
         """Say whether DuckDB evaluates a query that reads no table."""

@@ -93,13 +93,14 @@ class Renderer:
         """The project's shared configuration, and what is wrong with it."""
         return read_shared_configuration(self.project)
 
+    def needs_rendering(self, fields: Mapping[str, Any], *, code: bool = False) -> bool:
+        """Say whether rendering may give anything else than the fields themselves; ``code`` as for :meth:`render`."""
+        return code or any(name in _TEMPLATED and _has_template(value) for name, value in fields.items())
+
     def render(self, fields: Mapping[str, Any], *, real: bool = False, code: bool = False) -> RenderedNode:
         """Render a node's fields. ``real``: with the real values of volatile names. ``code``: the node is a function,
         which may ask for any of its params.
         """
-        if not code and not any(name in _TEMPLATED and _has_template(value) for name, value in fields.items()):
-            params = fields.get("params")
-            return RenderedNode(dict(fields), params=dict(params) if isinstance(params, dict) else {})
         return _Node(self, fields, real=real).render(code=code)
 
 

@@ -130,9 +130,13 @@ class Document:
         return _place_at(self.source, index, file)
 
 
+# Of all documents that are remembered.
+_NO_PLACES: dict[KeyPath, Spot] = {}
+
+
 def remembered_document(value: Any, path: Path, name: str, index: int) -> Document:
     """A document whose value is known: the ``index``-th of a file, which is read again when a place is asked for."""
-    return Document(value, reread=_Reread(value, path, name, index))
+    return Document(value, _NO_PLACES, reread=_Reread(value, str(path), name, index))
 
 
 class _Reread:
@@ -140,13 +144,13 @@ class _Reread:
 
     __slots__ = ("_found", "_index", "_name", "_path", "_value")
 
-    def __init__(self, value: Any, path: Path, name: str, index: int) -> None:
+    def __init__(self, value: Any, path: str, name: str, index: int) -> None:
         self._value, self._path, self._name, self._index = value, path, name, index
         self._found: Document | None = None
 
     def __call__(self) -> Document:
         if self._found is None:
-            documents, _ = load_documents(self._path, self._name)
+            documents, _ = load_documents(Path(self._path), self._name)
             # Where it was changed meanwhile, there are no places to tell.
             stands = self._index < len(documents) and documents[self._index].value == self._value
             self._found = documents[self._index] if stands else Document(self._value)

@@ -116,6 +116,16 @@ class Session:
             self.digests.save()
             self.compiled.parsed.memo.save()
 
+    def _rest(self) -> None:
+        """Give back the memory that only reading and analysing the project take; running takes its own."""
+        if self.store.root.is_dir():
+            self.store.prepare()
+            self.compiled.parsed.memo.rest()
+        drafts, analyses = self.compiled.parsed.drafts, self.compiled.analysis.nodes
+        if all(node.schema or not drafts[name].implementation.makes_table for name, node in analyses.items()):
+            # Otherwise more is to be bound when running tells what is not known yet.
+            self._inference.rest()
+
     @property
     def manifest(self) -> Manifest:
         return self.compiled.parsed.manifest
@@ -173,6 +183,7 @@ class Session:
 
     def plan(self, environment: str, options: RunOptions | None = None) -> ChangePlan:
         """Compare the project with production, and forecast a run in an environment where it type-checks."""
+        self._rest()
         production = self._head(PRODUCTION)
         runnable = not self.compiled.analysis.problems
         return plan_change(
@@ -227,6 +238,7 @@ class Session:
 
         self.compiled.analysis.check()
         self.store.prepare()
+        self._rest()
         lock = contextlib.nullcontext(lease) if lease else self.locked(environment, run_purpose(environment))
         with lock, recording(self.project, options.run_id) as records:
             run = self.prepare_run(environment, options, listener=listener, stop=stop, workers=workers)

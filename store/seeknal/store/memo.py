@@ -50,6 +50,8 @@ class Memo:
         self._answers: dict[bytes, bytes] | None = None
         self._asked: dict[bytes, bytes] = {}
         self._is_new = False
+        # The size of the answers that were asked for before it rested.
+        self._rested_bytes = 0
 
     def find(self, key: bytes) -> bytes | None:
         """The answer under a key, None where there is none."""
@@ -70,7 +72,8 @@ class Memo:
         """Write the answers down, where there are new ones. A disk that does not take them costs time only."""
         if not self._is_new or self._path is None or self._temporary_folder is None:
             return
-        left = max(SPARE_BYTES, sum(map(len, self._asked.values())))
+        asked_bytes = sum(map(len, self._asked.values()))
+        left = self._rested_bytes + max(SPARE_BYTES, self._rested_bytes + asked_bytes)
         kept = dict(self._asked)
         for key, answer in self._known().items():
             if key not in kept:
@@ -81,6 +84,13 @@ class Memo:
         with contextlib.suppress(OSError):
             write_atomically(self._path, encode(MemoContent(self._stamp, kept)), self._temporary_folder)
             self._is_new = False
+
+    def rest(self) -> None:
+        """Write the answers down, and give back the memory that they take until one is asked for again."""
+        self.save()
+        if not self._is_new:
+            self._rested_bytes += sum(map(len, self._asked.values()))
+            self._answers, self._asked = None, {}
 
     def _known(self) -> dict[bytes, bytes]:
         if self._answers is None:
