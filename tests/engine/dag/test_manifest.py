@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 import json
 from pathlib import Path
@@ -119,6 +120,31 @@ def test_a_manifest_survives_its_file(tmp_path: Path) -> None:
     assert loaded.fingerprint() == manifest.fingerprint()
     assert loaded.path == path
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_nodes_that_another_manifest_has_too_are_its_objects(tmp_path: Path) -> None:
+    manifest, other = Manifest("p"), Manifest("p")
+    for made, value in ((manifest, 1), (other, 2)):
+        made.add_node(node("source.a", **FULL))
+        made.add_node(node("transform.b", config={"value": value}))
+        made.add_edge("source.a", "transform.b")
+    manifest.save(tmp_path / "m.json")
+    loaded = Manifest.load(tmp_path / "m.json", other)
+    assert (loaded.nodes, loaded.edges) == (manifest.nodes, manifest.edges)
+    assert loaded.nodes["source.a"] is other.nodes["source.a"]
+    assert loaded.nodes["transform.b"] is not other.nodes["transform.b"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 200, 201, 450])
+def test_a_fingerprint_is_that_of_the_whole_as_sorted_json(count: int) -> None:
+    manifest = Manifest("p")
+    for number in range(count):
+        manifest.add_node(node(f"transform.n{number}", tags=["ü"]))
+        manifest.add_edge(f"transform.n{number}", f"transform.n{number + 1}")
+    said = manifest.to_dict()
+    whole = {"project": "p", "nodes": said["nodes"], "edges": said["edges"]}
+    text = json.dumps(whole, sort_keys=True, separators=(",", ":"))
+    assert manifest.fingerprint() == hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:

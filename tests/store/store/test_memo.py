@@ -92,3 +92,20 @@ def test_without_a_file_nothing_is_remembered() -> None:
     made.keep(key_of("a"), b"1")
     assert made.find(key_of("a")) is None
     made.save()
+
+
+def test_a_memo_that_rested_answers_and_keeps_all_that_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SPARE_BYTES", 250)
+    saved(tmp_path, {"old": b"x" * 250})
+    rested = memo(tmp_path)
+    for number in range(9):
+        rested.keep(key_of(f"new {number}"), b"x" * 100)
+    rested.rest()
+    assert rested.find(key_of("new 8")) == b"x" * 100
+    rested.keep(key_of("later"), b"1")
+    rested.save()
+    again = memo(tmp_path)
+    assert all(again.find(key_of(f"new {number}")) for number in range(9))
+    assert again.find(key_of("later")) == b"1"
