@@ -25,6 +25,7 @@ from seeknal.nodes.kind import Task
 from seeknal.redaction import hide_secrets
 from seeknal.store.objects import ActionRecord, Artifact, CheckRecord
 from seeknal.timeline import Span, is_recording, recording, span
+from seeknal.workflow.descendants import adopt_descendants, end_descendants
 
 if TYPE_CHECKING:
     from seeknal.nodes.workbench import Workbench
@@ -87,6 +88,7 @@ def start_worker(held_from: Any = None) -> None:
     with contextlib.suppress(OSError):
         # A group of its own: whatever the node's code starts ends with the worker.
         os.setpgid(0, 0)
+    adopt_descendants()
     if os.environ.get("PYTHONSAFEPATH") == SAFE_PATH:
         # Meant for the fork server, not for programs that code of the user's may start.
         del os.environ["PYTHONSAFEPATH"]
@@ -110,7 +112,8 @@ def _end_worker() -> None:
 
 
 def _end_group() -> NoReturn:
-    """End this process at once, and all that code of the user's started in its process group."""
+    """End this process at once, and all that code of the user's started."""
+    end_descendants(os.getpid())
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(0)

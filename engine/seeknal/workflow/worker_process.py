@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from seeknal.quantity import size_text
+from seeknal.workflow.descendants import end_descendants
 from seeknal.workflow.limits import control_group_texts
 from seeknal.workflow.worker import execute_task, start_worker
 
@@ -146,8 +147,18 @@ class WorkerProcess:
         with contextlib.suppress(OSError):
             # A worker leads a process group of its own once it has begun (see start_worker).
             if os.getpgid(self._process.pid) == self._process.pid:
+                # So that it starts no more.
+                os.kill(self._process.pid, signal.SIGSTOP)
+                end_descendants(self._process.pid)
                 os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()
+
+    def bury(self) -> None:
+        """End what the process started and left behind when it died: the others in its process group."""
+        if self._process is not None and self._process.pid is not None:
+            with contextlib.suppress(OSError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self.close(wait=False)
 
     def close(self, *, wait: bool) -> None:
         """Let the process end when it is done."""

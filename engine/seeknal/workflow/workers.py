@@ -166,7 +166,7 @@ class ProcessWorkers(Workers):
             worker = self._busy.pop(future)
             if future.cancelled() or isinstance(future.exception(), BrokenExecutor):
                 self._dead[future] = worker
-                worker.close(wait=False)
+                worker.bury()
             elif self._is_heavy(worker):
                 worker.close(wait=False)
             else:
