@@ -120,6 +120,7 @@ class Run:
         may_run = {entry.node_id for entry in forecast if entry.action in ("RUN", "MAY RUN")}
         self._to_report = len(self._order)
         runnable = len(may_run) + sum(entry.action == "CHECK" for entry in forecast)
+        del forecast
         slots = self._workers.slots if self._workers is not None else slots_of(self._options, runnable)
         self._listener(
             RunStarted(self.run_id, self.environment, tuple(self._order), len(may_run), self._options.parallel, slots)

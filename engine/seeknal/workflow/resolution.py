@@ -158,10 +158,11 @@ class Resolver:
         analysis = self._analysis(node_id)
         kind = draft.implementation
         counted = [name for name in draft.inputs if name in analysis.reads]
-        identity = self._identities[node_id] = kind.identity(draft.spec, self._inference.around)
-        if draft.volatile and kind.reads_outside:
+        identity = kind.identity(draft.spec, self._inference.around)
+        if kind.reads_outside:
             # What the worker compares with is what it reads, with the real values.
-            self._identities[node_id] = kind.identity(self.executed(node_id).spec, self._inference.around)
+            real = kind.identity(self.executed(node_id).spec, self._inference.around) if draft.volatile else identity
+            self._identities[node_id] = real
         return fingerprint(
             engine=self._engine,
             kind=draft.kind,
@@ -190,6 +191,8 @@ class Resolver:
 
     def executed(self, node_id: str) -> Draft:
         """The node as it is executed, with the real values of volatile parameters. Raises ProjectError."""
+        if not self._drafts[node_id].volatile:
+            return self._drafts[node_id]
         if node_id not in self._at_run:
             self._at_run[node_id] = self._inference.at_run(node_id)
         return self._at_run[node_id]

@@ -35,7 +35,7 @@ class RunOptions:
     run_id: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class NodeOutcome:
     """What became of a node in a run. ``status``: success, cached, failed, skipped.
 
@@ -129,7 +129,7 @@ class RunResult:
         return in_nodes + [problem for error in self.delivery_errors for problem in error.problems()]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Forecast:
     """What a run would do with a node: RUN, MAY RUN (an input that it reads will run), CHECK, CACHED or SKIP.
 

@@ -44,6 +44,9 @@ class NodeState(enum.Enum):
 DONE = frozenset({NodeState.CACHED, NodeState.SUCCESS})
 OVER = frozenset({*DONE, NodeState.FAILED, NodeState.SKIPPED})
 
+# Each step that a node can be told to take, once: nodes are many.
+_STEPS = {(before, after): (before, after) for before in NodeState for after in NodeState}
+
 
 @dataclass(frozen=True, slots=True)
 class Resolve:
@@ -100,7 +103,8 @@ class Scheduler:
         self.most_running = 0
         self.stopped: str | None = None
         self._open = len(self.state)
-        self._stories: dict[str, list[str]] = {node_id: [] for node_id in inputs}
+        # The steps of each node: from which state to which, and why where that was said.
+        self._stories: dict[str, list[tuple[NodeState, NodeState] | str]] = {node_id: [] for node_id in inputs}
         self._missing = {node_id: len(set(names)) for node_id, names in inputs.items()}
         self._readers: dict[str, list[str]] = {node_id: [] for node_id in inputs}
         for node_id, names in inputs.items():
@@ -287,10 +291,13 @@ class Scheduler:
         return commands
 
     def _move(self, node_id: str, old: NodeState, new: NodeState, why: str = "") -> None:
-        self._stories[node_id].append(f"{self.state[node_id].value} → {new.value}{f' ({why})' if why else ''}")
+        story = self._stories[node_id]
+        story.append(_STEPS[self.state[node_id], new])
+        if why:
+            story.append(why)
         if self.state[node_id] is not old:
-            story = ", ".join(self._stories[node_id])
-            raise InvalidTransition(f"{node_id}: expected {old.value}; its story: {story}")
+            steps = [f"({step})" if isinstance(step, str) else f"{step[0].value} → {step[1].value}" for step in story]
+            raise InvalidTransition(f"{node_id}: expected {old.value}; its story: {', '.join(steps)}")
         self.state[node_id] = new
         self._open -= new in OVER
 

@@ -281,8 +281,7 @@ class Session:
             errors = show_environment(self.project, self.store, environment, now, tree, listener)
             if environment != PRODUCTION and result.status == "success":
                 # What a promotion of it would change.
-                production = self._head(PRODUCTION)
-                remember_change(self.store, production.snapshot if production else None, now)
+                remember_change(self.store, self._head(PRODUCTION), now, tree, self.manifest)
             if publish:
                 errors += deliver(
                     self.project, self.store, environment, self.manifest, tree, done, listener, stop, self.parameters

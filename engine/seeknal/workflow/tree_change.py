@@ -20,7 +20,7 @@ from seeknal.store.memo import Memo, key_of
 from seeknal.store.objects import Snapshot, Tree, TreeEntry
 from seeknal.store.store import Store
 from seeknal.version import __version__
-from seeknal.workflow.heads import read_manifest
+from seeknal.workflow.heads import Head, read_manifest
 from seeknal.workflow.moves import changed_nodes
 
 
@@ -71,12 +71,21 @@ def tree_change(store: Store, before: Snapshot | None, after: Snapshot) -> TreeC
     return _read_change(store, before, after)
 
 
-def remember_change(store: Store, before: Snapshot | None, after: Snapshot) -> None:
-    """Work out a change for whoever asks for it next. What stands in the way costs time only."""
-    memo, key = _memo(store), _key(before, after)
+def remember_change(store: Store, before: Head | None, after: Snapshot, tree: Tree, like: Manifest) -> None:
+    """Work out a change for whoever asks for it next. What stands in the way costs time only.
+
+    ``tree`` is that of ``after``, and ``like`` a manifest that shares its nodes with its own one.
+    """
+    memo, key = _memo(store), _key(before.snapshot if before else None, after)
     try:
         store.prepare()
-        change = _read_change(store, before, after)
+        change = _compare(
+            read_manifest(store, after.manifest, like),
+            before.tree if before else Tree({}),
+            tree,
+            digest_file(store.manifest_path(after.manifest)),
+            store.tree_path(after.tree).stat().st_size,
+        )
         if stands(store, after, change):
             memo.keep(key, _encoder.encode(change))
             memo.save()

@@ -103,9 +103,10 @@ class History:
         running = [self.demands.get(node_id, NO_DEMANDS) for node_id in self.running]
         held = [name for demands in running for name in demands.mutexes]
         assert len(held) == len(set(held))
-        if len(running) > 1:
-            assert sum(demands.slots for demands in running) <= self.scheduler.slots
-            assert sum(demands.memory_bytes for demands in running) <= self.scheduler.capacity.memory_bytes
+        # One that wants more than there is gets all of it, beside others that want nothing.
+        slots, memory_bytes = self.scheduler.slots, self.scheduler.capacity.memory_bytes
+        assert sum(min(demands.slots, slots) for demands in running) <= slots
+        assert sum(min(demands.memory_bytes, memory_bytes) for demands in running) <= memory_bytes
 
     def answer(self, node_id: str, event: str) -> None:
         """Tell the scheduler what became of a node."""
