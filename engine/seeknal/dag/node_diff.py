@@ -114,7 +114,11 @@ def _compare_transform(before: str, after: str, pair: _Pair) -> Finding:
     from seeknal.dag.sql_diff import compare_sql, differs_in_case_only
 
     if pair.has_schemas and not differs_in_case_only(before, after):
-        return Finding("transform", NON_BREAKING, [], NON_BREAKING)
+        from seeknal.dag.clause_diff import changed_clauses
+
+        return Finding(
+            "transform", NON_BREAKING, [f"transform: {line}" for line in changed_clauses(before, after)], NON_BREAKING
+        )
     change = compare_sql(before, after, old_inputs=pair.old_inputs, new_inputs=pair.new_inputs)
     details = [f"transform: {detail}" for detail in change.details]
     if change.category == METADATA:
@@ -142,9 +146,20 @@ def _compare_inputs(pair: _Pair) -> Iterator[Finding]:
 
 
 def _decide_by_schemas(findings: list[Finding], columns: SchemaDiff, *, reads_nothing: bool) -> list[Finding]:
-    """Replace guesses by what happened to the columns, told under the field that most likely caused it."""
+    """Replace guesses by what happened to the columns, told under the field that most likely caused it.
+
+    What changed in a query beside its columns is no guess.
+    """
+    told_anyway = {f"transform: Changed how '{name}' is computed" for name, _, _ in columns.retyped}
     decided = [
-        Finding(finding.name, finding.if_known) if finding.if_known is not None else finding for finding in findings
+        Finding(
+            finding.name,
+            finding.if_known,
+            [line for line in finding.details if finding.name == "transform" and line not in told_anyway],
+        )
+        if finding.if_known is not None
+        else finding
+        for finding in findings
     ]
     causes = [index for index, finding in enumerate(decided) if finding.category != METADATA]
     if not causes:

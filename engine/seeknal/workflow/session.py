@@ -68,7 +68,7 @@ class Session:
         with contextlib.ExitStack() as undo:
             # What this session finds in the store stays there while it is open.
             undo.enter_context(self.store.leases.hold("session", only_reading=True))
-            self._heads = {name: _readable_head(self.store, name) for name in self.store.refs.names()}
+            self._heads = {name: _head_or_damage(self.store, name) for name in self.store.refs.names()}
             show_names(self._heads)
             self._inference = Inference(parsed, self.digests)
             self.compiled = CompiledProject(parsed, self._inference.analyse())
@@ -242,8 +242,11 @@ class Session:
         lock = contextlib.nullcontext(lease) if lease else self.locked(environment, run_purpose(environment))
         with lock, recording(self.project, options.run_id) as records:
             run = self.prepare_run(environment, options, listener=listener, stop=stop, workers=workers)
-            head = self.store.refs.read(environment)
-            if head != self._heads.get(environment):
+            head, before = self.store.refs.read(environment), self._heads.get(environment)
+            if isinstance(before, CorruptObjectError):
+                # It can be read now, but nobody knows whether it stood there before.
+                raise before
+            if head != before:
                 raise BusyError(
                     f"environment '{environment}' was moved by another process while the project was read",
                     hint="run again",
@@ -339,11 +342,12 @@ def run_parameters(given: GivenParameters | None = None) -> RunParameters:
     return RunParameters(given, given.run_id or new_run_id())
 
 
-def _readable_head(store: Store, environment: str) -> str | None:
+def _head_or_damage(store: Store, environment: str) -> str | CorruptObjectError | None:
     """Where an environment stands; that another than the one to run in is damaged is in nobody's way."""
-    with contextlib.suppress(CorruptObjectError):
+    try:
         return store.refs.read(environment)
-    return None
+    except CorruptObjectError as error:
+        return error
 
 
 def _problems_of(parsed: ParsedProject | None, digests: FileDigests) -> list[Problem]:
