@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
@@ -30,6 +31,9 @@ from seeknal.workflow.worker_process import Death, WorkerProcess
 
 # What a fork server imports once, for all workers.
 _PRELOADED = ["duckdb", "seeknal.nodes.registry", "seeknal.nodes.workbench", "seeknal.workflow.workers"]
+
+# A fork server listens on a socket of some 30 characters more, and a socket's path has 107 (unix(7)), on macOS 103.
+_LONGEST_TEMPORARY_FOLDER = 70
 
 # Before each try to start a process.
 _PAUSES_SECONDS = (0.0, 0.05, 0.2, 1.0)
@@ -255,7 +259,8 @@ def _safe_path() -> Iterator[None]:
 
 
 def _context() -> context.BaseContext:
-    if "forkserver" in multiprocessing.get_all_start_methods():
+    has_room = len(os.fsencode(tempfile.gettempdir())) <= _LONGEST_TEMPORARY_FOLDER
+    if has_room and "forkserver" in multiprocessing.get_all_start_methods():
         fork_server = _ForkServerContext()
         fork_server.set_forkserver_preload(_PRELOADED)
         return fork_server

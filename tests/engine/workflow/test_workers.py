@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor, wait
@@ -265,10 +266,16 @@ class TestProcesses:
                 future.result(PATIENCE_SECONDS)
         assert until(lambda: not any(map(is_alive, started)))
 
-    def test_spawn_takes_the_place_of_a_missing_fork_server(
-        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("why", ["there is none", "its socket's path would be too long"])
+    def test_spawn_takes_the_place_of_a_fork_server_that_cannot_be(
+        self, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
     ) -> None:
-        monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["spawn"])
+        if why == "there is none":
+            monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["spawn"])
+        else:
+            folder = tmp_path / ("long" * 20)
+            folder.mkdir()
+            monkeypatch.setattr(tempfile, "tempdir", str(folder))
         workers = ProcessWorkers(1)
         try:
             assert artifact(workers.submit(encoded(store))).row_count == 1
