@@ -43,7 +43,7 @@ TARGET_LIST = (
         '`seeknal --help` over `python -c "import click"`, CPU time', "startup", ("--help over import click (CPU)",)
     ),
     Target(
-        "run with nothing changed, 1,000 nodes, whole process, were `python -c pass` to take 15 ms",
+        "run with nothing changed, 1,000 nodes, whole process, scaled to a machine where `python -c pass` takes 15 ms",
         "noop",
         ("1,000 nodes, were the start 15 ms",),
     ),
@@ -52,7 +52,7 @@ TARGET_LIST = (
     Target("1,000 light nodes, sequential, cold, over the plain loop", "floor", ("1000 nodes: sequential over plain",)),
     Target("the same with two workers, over sequential", "floor", ("1000 nodes: 2 workers over sequential",)),
     Target(
-        "16 independent CPU-bound nodes, gain of two workers over that of two plain processes",
+        "16 independent CPU-bound nodes: speed-up by two workers, as a share of that by two plain processes",
         "parallel_vs_sequential",
         ("heavy: ours over theirs",),
     ),
@@ -63,7 +63,7 @@ TARGET_LIST = (
     ),
     Target("promote inside the process, 8 nodes", "promote", ("8 nodes, inside the process",)),
     Target("promote inside the process, 10,000 nodes", "promote", ("10,000 nodes, inside the process",)),
-    Target("the latter over the former", "promote", ("10,000 over 8 nodes",)),
+    Target("promote inside the process, 10,000 nodes over 8", "promote", ("10,000 over 8 nodes",)),
     Target("10 million rows through 4 transforms, time over the plain loop", "floor", (f"{ROWS}: time over plain",)),
     Target("the same, peak memory", "floor", (f"{ROWS}: peak over plain",)),
     Target(
