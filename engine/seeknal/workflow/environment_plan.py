@@ -136,7 +136,7 @@ def plan_environment(
         return msgspec.structs.replace(before, status="planned", last_accessed=now, plan=planned)
 
     store.prepare()
-    manifest_path = store.write_manifest(change.manifest_fingerprint, session.manifest.to_json())
+    manifest_path = store.write_manifest(change.manifest_fingerprint, session.manifest.to_bytes())
     record = store.update_environment(name, with_plan)
     _show_plan(project, store, record, plan, session, production.tree if production else Tree({}), manifest_path)
     return plan

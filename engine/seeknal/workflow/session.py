@@ -118,13 +118,13 @@ class Session:
 
     def _rest(self) -> None:
         """Give back the memory that only reading and analysing the project take; running takes its own."""
-        if self.store.root.is_dir():
-            self.store.prepare()
-            self.compiled.parsed.memo.rest()
         drafts, analyses = self.compiled.parsed.drafts, self.compiled.analysis.nodes
         if all(node.schema or not drafts[name].implementation.makes_table for name, node in analyses.items()):
             # Otherwise more is to be bound when running tells what is not known yet.
             self._inference.rest()
+        if self.store.root.is_dir():
+            self.store.prepare()
+            self.compiled.parsed.memo.rest()
 
     @property
     def manifest(self) -> Manifest:
@@ -206,7 +206,7 @@ class Session:
     def show_manifest(self, listener: Callable[[Warned], None] = silent) -> None:
         """Make ``target/manifest.json`` show the project as its files are now."""
         self.store.prepare()
-        path = self.store.write_manifest(self.manifest.fingerprint(), self.manifest.to_json())
+        path = self.store.write_manifest(self.manifest.fingerprint(), self.manifest.to_bytes())
         show_link(self.store, path, self.project.target / "manifest.json", listener)
 
     def resolver(self, base: Base, selection: Selection, *, full: bool) -> Resolver:

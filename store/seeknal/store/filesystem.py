@@ -28,9 +28,14 @@ _FICLONE = 0x40049409
 _serial = iter(range(1 << 62))
 
 
-def digest_bytes(data: bytes) -> str:
-    """xxh3_128 of some bytes, as 32 hexadecimal digits: the address of everything in the store."""
-    return xxhash.xxh3_128_hexdigest(data)
+def digest_bytes(*parts: bytes | memoryview) -> str:
+    """xxh3_128 of some bytes, in parts, as 32 hexadecimal digits: the address of everything in the store."""
+    if len(parts) == 1:
+        return xxhash.xxh3_128_hexdigest(parts[0])
+    digest = xxhash.xxh3_128()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:

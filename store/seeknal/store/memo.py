@@ -47,6 +47,7 @@ class Memo:
         self._path = path
         self._temporary_folder = temporary_folder
         self._stamp = stamp
+        # Those that were not asked for; None: not read yet.
         self._answers: dict[bytes, bytes] | None = None
         self._asked: dict[bytes, bytes] = {}
         self._is_new = False
@@ -57,15 +58,18 @@ class Memo:
         """The answer under a key, None where there is none."""
         if self._path is None:
             return None
-        answer = self._known().get(key)
-        if answer is not None:
-            self._asked[key] = answer
+        answer = self._asked.get(key)
+        if answer is None:
+            answer = self._known().pop(key, None)
+            if answer is not None:
+                self._asked[key] = answer
         return answer
 
     def keep(self, key: bytes, answer: bytes) -> None:
         """Remember an answer, for this process and after :meth:`save` for others."""
         if self._path is not None:
-            self._known()[key] = self._asked[key] = answer
+            self._known().pop(key, None)
+            self._asked[key] = answer
             self._is_new = True
 
     def save(self) -> None:
@@ -76,11 +80,10 @@ class Memo:
         left = self._rested_bytes + max(SPARE_BYTES, self._rested_bytes + asked_bytes)
         kept = dict(self._asked)
         for key, answer in self._known().items():
-            if key not in kept:
-                left -= len(key) + len(answer)
-                if left < 0:
-                    break
-                kept[key] = answer
+            left -= len(key) + len(answer)
+            if left < 0:
+                break
+            kept[key] = answer
         with contextlib.suppress(OSError):
             write_atomically(self._path, encode(MemoContent(self._stamp, kept)), self._temporary_folder)
             self._is_new = False

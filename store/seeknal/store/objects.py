@@ -265,22 +265,29 @@ def encode(value: msgspec.Struct) -> bytes:
     return f"{head} {_digest(head, body)}\n".encode() + body
 
 
-def _digest(head: str, body: bytes) -> str:
+def _cut(data: bytes) -> tuple[bytes, memoryview]:
+    """An object's first line, and what follows: not copied, because a large project's objects are large."""
+    end = data.find(b"\n")
+    end = end if end >= 0 else len(data)
+    return data[:end], memoryview(data)[end + 1 :]
+
+
+def _digest(head: str, body: bytes | memoryview) -> str:
     """The digest of an object: it covers the version, so that a damaged one is not taken for a newer one."""
-    return digest_bytes(head.encode() + b"\n" + body)
+    return digest_bytes(head.encode() + b"\n", body)
 
 
 def insist_on_version(data: bytes, expected: type[msgspec.Struct], name: str, path: Path | None = None) -> None:
     """Raise FormatTooNewError where bytes are those of an object of a newer version. The names are as for decode."""
     kind, version = FORMAT_VERSIONS[expected]
-    header, _, body = data.partition(b"\n")
+    header, body = _cut(data)
     found = _HEADER.fullmatch(header)
     if found is None or found[1] != kind.encode() or int(found[2]) <= version or _is_ours(found, kind, version, body):
         return
     raise FormatTooNewError.of(f"{name} ({path})" if path is not None else name, int(found[2]), version)
 
 
-def _is_ours(header: re.Match[bytes], kind: str, version: int, body: bytes) -> bool:
+def _is_ours(header: re.Match[bytes], kind: str, version: int, body: bytes | memoryview) -> bool:
     """Say whether an object is one of our version by its digest, whatever became of the version that it says."""
     return header[3] == b" " + _digest(f"seeknal {kind} {version}", body).encode()
 
@@ -291,7 +298,7 @@ def decode(data: bytes, expected: type[T], name: str, path: Path | None = None) 
     Raises FormatTooNewError or CorruptObjectError, whatever the bytes are.
     """
     kind, version = FORMAT_VERSIONS[expected]
-    header, _, body = data.partition(b"\n")
+    header, body = _cut(data)
     # The first three words keep their meaning in every version.
     found = _HEADER.fullmatch(header)
     if found is None:
