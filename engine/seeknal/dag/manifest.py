@@ -334,7 +334,8 @@ class Manifest:
         for piece in self._edges_json(encode):
             text += piece.encode()
         # Python's own encoder is several times faster without an indent.
-        return msgspec.json.format(bytes(text) + b"]}", indent=indent)
+        text += b"]}"
+        return msgspec.json.format(text, indent=indent)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Manifest:
@@ -384,6 +385,13 @@ class Manifest:
         for edge in written.edges:
             from_node, to_node = edge.from_node, edge.to_node
             manifest.add_edge(known.get(from_node, from_node), known.get(to_node, to_node), edge.edge_type)
+        if like is not None:
+            for node_id, inputs in manifest._inputs.items():
+                if list(inputs) == list(like._inputs.get(node_id, ())):
+                    manifest._inputs[node_id] = like._inputs[node_id]
+            for node_id, readers in manifest._readers.items():
+                if readers == like._readers.get(node_id):
+                    manifest._readers[node_id] = like._readers[node_id]
         return manifest
 
     @classmethod

@@ -24,7 +24,7 @@ from seeknal.store.filesystem import digest_bytes
 from seeknal.version import __version__
 
 
-class Blob(msgspec.Struct, frozen=True, array_like=True):
+class Blob(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """An immutable file in the store. ``suffix`` is its file ending, for tools that look at names."""
 
     digest: str
@@ -32,7 +32,7 @@ class Blob(msgspec.Struct, frozen=True, array_like=True):
     suffix: str = ".parquet"
 
 
-class Column(msgspec.Struct, frozen=True, array_like=True):
+class Column(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """An output column. ``digest`` covers its values in row order; equal digests mean equal values."""
 
     name: str
@@ -40,7 +40,7 @@ class Column(msgspec.Struct, frozen=True, array_like=True):
     digest: str
 
 
-class Artifact(msgspec.Struct, frozen=True, array_like=True):
+class Artifact(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What executing a node produced. Rows stand in the order of ``parts``."""
 
     parts: tuple[Blob, ...]
@@ -78,7 +78,7 @@ class ActionRecord(msgspec.Struct, frozen=True):
     artifact: Artifact
 
 
-class TreeEntry(msgspec.Struct, frozen=True, array_like=True):
+class TreeEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A node's place in a tree. ``stale``: kept from before, because the node could not be built anew."""
 
     fingerprint: str
