@@ -19,7 +19,7 @@ from seeknal.dag.inference import CompiledProject, Inference
 from seeknal.dag.manifest import Manifest
 from seeknal.errors import FormatTooNewError, Problem, SeeknalError
 from seeknal.nodes.check import CheckResult, results_in
-from seeknal.store.objects import Artifact, FailedNode, Tree
+from seeknal.store.objects import Artifact, FailedNode, Tree, share_texts
 from seeknal.store.store import Store
 from seeknal.timeline import span, take_over
 from seeknal.workflow.attempts import Attempts
@@ -325,6 +325,7 @@ class Run:
             status = "cached" if decision.action == CHECK else "success"
             # The worker's own time: the caller's would count the start of a process too.
             seconds = artifact.duration_seconds if status == "success" else 0.0
+            share_texts(artifact)
             artifact = self._settled(node_id, artifact)
             self._resolver.artifacts[node_id] = artifact
             self._report(

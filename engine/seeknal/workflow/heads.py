@@ -11,7 +11,7 @@ from seeknal.dag.manifest import Manifest
 from seeknal.errors import CorruptObjectError
 from seeknal.state.locks import FileLock, Patience
 from seeknal.store.leases import Lease
-from seeknal.store.objects import WAY_OUT, Snapshot, Tree
+from seeknal.store.objects import WAY_OUT, Snapshot, Tree, share_texts
 from seeknal.store.store import Store
 
 # What others are told that a run holds a lock for.
@@ -44,7 +44,10 @@ def read_head(store: Store, environment: str, like: Manifest | None = None) -> H
     # Without its manifest a state can still be compared by its outputs; the next run writes the manifest anew.
     with contextlib.suppress(CorruptObjectError):
         manifest = read_manifest(store, snapshot.manifest, like)
-    return Head(digest, snapshot, store.read_tree(snapshot.tree), manifest)
+    tree = store.read_tree(snapshot.tree)
+    for entry in tree.nodes.values():
+        share_texts(entry.artifact)
+    return Head(digest, snapshot, tree, manifest)
 
 
 def read_manifest(store: Store, fingerprint: str, like: Manifest | None = None) -> Manifest:
