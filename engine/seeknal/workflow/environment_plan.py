@@ -15,7 +15,6 @@ from seeknal.dag.project import Project
 from seeknal.store.objects import EnvironmentPlanRecord, EnvironmentRecord, Tree
 from seeknal.store.store import Store
 from seeknal.workflow.events import silent
-from seeknal.workflow.heads import read_head
 from seeknal.workflow.planning import ChangePlan
 from seeknal.workflow.views import show_link, show_record, show_references, timestamp, write_json
 
@@ -102,7 +101,6 @@ def plan_environment(
     project: Project, store: Store, name: str, session: Session, profile_path: str | None = None
 ) -> EnvironmentPlan:
     """Compare an open project with production, and save that as an environment's plan."""
-    production = read_head(store, PRODUCTION)
     change = session.plan(name)
     parameters = msgspec.to_builtins(session.parameters.given.lasting())
     now = time.time()
@@ -138,7 +136,7 @@ def plan_environment(
     store.prepare()
     manifest_path = store.write_manifest(change.manifest_fingerprint, session.manifest.to_bytes())
     record = store.update_environment(name, with_plan)
-    _show_plan(project, store, record, plan, session, production.tree if production else Tree({}), manifest_path)
+    _show_plan(project, store, record, plan, session, session.base(PRODUCTION).tree, manifest_path)
     return plan
 
 
