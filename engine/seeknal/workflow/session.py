@@ -152,6 +152,11 @@ class Session:
             return known
         head = read_head(self.store, environment, self.manifest)
         if head is not None:
+            for other in self._read_heads.values():
+                # Environments have most of their outputs in common, which need not be in memory twice.
+                for node_id, entry in head.tree.nodes.items():
+                    if other.tree.nodes.get(node_id) == entry:
+                        head.tree.nodes[node_id] = other.tree.nodes[node_id]
             self._read_heads[head.digest] = head
         return head
 
