@@ -527,8 +527,13 @@ def bound_over(binder: Binder, sql: Sql, tables: dict[str, Table]) -> Bound | No
 
 @st.composite
 def changes(draw: st.DrawFn, table: Table, read: tuple[str, ...] | None) -> Table:
-    """The table with a column that is not read as it was: other values or type, no such column, a new one."""
-    unread = [name for name in table.columns if read is not None and name not in read]
+    """The table with a column that is not read as it was: other values or type, no such column, a new one.
+
+    Where all columns are read (``read`` None), also those to come, there is none.
+    """
+    if read is None:
+        return table
+    unread = [name for name in table.columns if name not in read]
     free = [name for name in NAMES if name.lower() not in map(str.lower, table.columns)]
     ways = (["values", "type"] if unread else []) + (["drop"] if unread and len(table.columns) > 1 else [])
     way = draw(st.sampled_from(ways + (["add"] if free else []))) if ways or free else "none"
