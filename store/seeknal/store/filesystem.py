@@ -64,11 +64,6 @@ def temporary_name(folder: Path, suffix: str = "") -> Path:
     return folder / f"{digest_bytes(unique.encode())}{suffix}"
 
 
-def hidden_beside(path: Path) -> Path:
-    """A hidden path in the folder of another, that nobody else will choose."""
-    return path.with_name(f".{temporary_name(path.parent).name}")
-
-
 def appearance(stat: os.stat_result) -> tuple[int, int, int, int]:
     """How a file looks from outside: size, times of the last change of content and of anything, inode.
 
@@ -104,7 +99,11 @@ def write_atomically(
     """
     if temporary_folder is None:
         path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = hidden_beside(path) if temporary_folder is None else temporary_name(temporary_folder)
+    temporary = (
+        path.with_name(f".{temporary_name(path.parent).name}")
+        if temporary_folder is None
+        else temporary_name(temporary_folder)
+    )
     try:
         with named(path):
             descriptor = os.open(temporary, _WRITE_FLAGS, 0o444 if read_only else 0o644)

@@ -137,11 +137,7 @@ class Refs:
         with locked(self._folder / f"{name}.lock"):
             if self.read(name) != expected:
                 return False
-            # The log comes first: a ref that moved without a line could not be traced.
-            self._append(name, RefMove(time.time(), expected, new, who, why))
-            self._move(name, new)
-            if expected is None:
-                self._say_made(name)
+            self._move(name, expected, new, who, why)
             return True
 
     def restore(self, name: str, damaged: str | None, new: str | None, *, who: str, why: str) -> bool:
@@ -157,11 +153,7 @@ class Refs:
                 return False
             except CorruptObjectError:
                 pass
-            last = self._last_noted(name)
-            self._append(name, RefMove(time.time(), last, new, who, why))
-            self._move(name, new)
-            if last is None:
-                self._say_made(name)
+            self._move(name, self._last_noted(name), new, who, why)
             return True
 
     def remove(self, name: str, *, who: str, why: str) -> None:
@@ -176,8 +168,7 @@ class Refs:
                     return
             except CorruptObjectError:
                 stands = self._last_noted(name)
-            self._append(name, RefMove(time.time(), stands, None, who, why))
-            self._move(name, None)
+            self._move(name, stands, None, who, why)
 
     def note(self, name: str, *, who: str, why: str) -> None:
         """Write the line that is missing where the log does not lead to where the ref stands."""
@@ -190,12 +181,16 @@ class Refs:
         moves = list(self.log(name))
         return moves[-1].new if moves else None
 
-    def _move(self, name: str, new: str | None) -> None:
+    def _move(self, name: str, old: str | None, new: str | None, who: str, why: str) -> None:
+        # The log comes first: a ref that moved without a line could not be traced.
+        self._append(name, RefMove(time.time(), old, new, who, why))
         if new is None:
             self._path(name).unlink(missing_ok=True)
             sync_folder(self._folder)
         else:
             write_atomically(self._path(name), f"{new}\n".encode(), self._temporary_folder, durable=True)
+            if old is None:
+                self._say_made(name)
 
     def _append(self, name: str, move: RefMove) -> None:
         who, why = (re.sub(r"[\t\r\n]", " ", text) for text in (move.who, move.why))

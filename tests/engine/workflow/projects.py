@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from seeknal.dag.project import Project
+from seeknal.store.findings import Verification
+from seeknal.workflow.checkup import check_store, repair_store
 from seeknal.workflow.events import Event, NodeStarted
 from seeknal.workflow.results import RunOptions, RunResult
 from seeknal.workflow.session import Session
@@ -60,3 +62,16 @@ def executed_in(root: Path, environment: str = "prod", **options: Any) -> list[s
     assert result.status == "success", [str(problem) for node in result.nodes for problem in node.problems]
     assert sorted(started) == executed(result)
     return sorted(started)
+
+
+def check(root: Path) -> Verification:
+    """Verify the store."""
+    return check_store(Project.open(root))
+
+
+def mend(root: Path) -> Verification:
+    """Repair everything that can be; gives what verifying finds then."""
+    project = Project.open(root)
+    repaired = repair_store(project, check_store(project))
+    assert repaired.failed == {}
+    return repaired.left

@@ -18,11 +18,10 @@ from seeknal.errors import CorruptObjectError, FormatTooNewError
 from seeknal.store.findings import Verification
 from seeknal.store.history import read_pins
 from seeknal.store.refs import RefMove, Refs
-from seeknal.workflow.checkup import check_store, repair_store
 from seeknal.workflow.environment import EnvironmentManager
 from seeknal.workflow.lookback import pin_moment
 from seeknal.workflow.outputs import read_outputs
-from tests.engine.workflow.projects import executed, run, transform, write, write_project
+from tests.engine.workflow.projects import check, executed, mend, run, transform, write, write_project
 
 NODES = {
     "seeknal/a.yml": transform("a", "SELECT i AS x FROM range(10) t(i)"),
@@ -56,22 +55,20 @@ def shop(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "shop", symlinks=True))
 
 
-def check(root: Path) -> Verification:
-    return check_store(Project.open(root))
-
-
-def mend(root: Path) -> Verification:
-    """Repair everything that can be; gives what verifying finds then."""
-    project = Project.open(root)
-    repaired = repair_store(project, check_store(project))
-    assert repaired.failed == {}
-    return repaired.left
-
-
 def blob_of(root: Path, node_id: str) -> Path:
     store = Project.open(root).store()
     (blob,) = read_outputs(store).nodes[node_id].artifact.blobs()
     return store.blob_path(blob)
+
+
+def lose_what_only_the_past_has(root: Path) -> None:
+    """Remove the output of b that production stood at before."""
+    store = Project.open(root).store()
+    head = store.head("prod")
+    assert head is not None
+    assert head.parent is not None
+    old = store.read_tree(store.read_snapshot(head.parent).tree).nodes["transform.b"].artifact
+    store.blob_path(old.blobs()[0]).unlink()
 
 
 def change(path: Path, data: bytes) -> None:
@@ -146,12 +143,7 @@ def test_an_output_that_both_now_and_before_lack_names_both(shop: Path) -> None:
 
 
 def test_what_only_the_past_lacks_is_reported_once(shop: Path) -> None:
-    store = Project.open(shop).store()
-    head = store.head("prod")
-    assert head is not None
-    assert head.parent is not None
-    old = store.read_tree(store.read_snapshot(head.parent).tree).nodes["transform.b"].artifact
-    store.blob_path(old.blobs()[0]).unlink()
+    lose_what_only_the_past_has(shop)
     assert kinds(check(shop)) == {"missing-blob", "dangling-action"}
     after = mend(shop)
     assert after.damage == []
@@ -227,12 +219,7 @@ def test_a_ref_that_leads_to_another_environments_state_is_an_error_and_restored
 
 
 def test_damaged_lists_of_losses_and_ends_are_replaced_by_what_is_found_lost_now(shop: Path) -> None:
-    store = Project.open(shop).store()
-    head = store.head("prod")
-    assert head is not None
-    assert head.parent is not None
-    old = store.read_tree(store.read_snapshot(head.parent).tree).nodes["transform.b"].artifact
-    store.blob_path(old.blobs()[0]).unlink()
+    lose_what_only_the_past_has(shop)
     for name in ("losses", "history_ends"):
         write(shop, f"target/store/notes/{name}", "damaged")
     assert mend(shop).damage == []

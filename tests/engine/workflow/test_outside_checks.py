@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from seeknal.dag.project import Project
 from seeknal.store.findings import Verification
-from seeknal.workflow.checkup import check_store, repair_store
-from tests.engine.workflow.projects import run, transform, write, write_project
+from tests.engine.workflow.projects import check, mend, run, transform, write, write_project
 
 NODES = {
     "seeknal/a.yml": transform("a", "SELECT i AS x FROM range(10) t(i)"),
@@ -39,17 +37,6 @@ def shop(made: Path, tmp_path: Path) -> Path:
     # A copy's deliveries are remembered by the paths of the original.
     assert run(root).status == "success"
     return root
-
-
-def check(root: Path) -> Verification:
-    return check_store(Project.open(root))
-
-
-def mend(root: Path) -> Verification:
-    project = Project.open(root)
-    repaired = repair_store(project, check_store(project))
-    assert repaired.failed == {}
-    return repaired.left
 
 
 def subjects(found: Verification) -> tuple[list[str], list[str]]:
