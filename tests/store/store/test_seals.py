@@ -132,6 +132,28 @@ def test_seals_that_other_processes_wrote_are_seen_without_opening_the_store_aga
     assert reads.paths == []
 
 
+def test_blobs_are_believed_unread_however_many_are_asked_for(store: Store, reads: Reads) -> None:
+    blobs = [put(store, str(number).encode()) for number in range(100)]
+    store.sync()
+    reader = Store(store.root)
+    assert all(reader.is_whole(Artifact((blob,), 1)) for blob in blobs[:10])
+    late = put(store, b"late")
+    store.sync()
+    with (store.root / "memo/seals").open("ab") as file:
+        file.write(b"torn")
+    assert all(reader.is_whole(Artifact((blob,), 1)) for blob in [late, *blobs])
+    assert reads.paths == []
+
+
+def test_few_seals_are_looked_for_without_cutting_up_the_whole_file(store: Store, reads: Reads) -> None:
+    blobs = [put(store, str(number).encode()) for number in range(100)]
+    store.sync()
+    reader = Store(store.root)
+    assert all(reader.is_whole(Artifact((blob,), 1)) for blob in blobs[:3])
+    assert not reader.seals._kept
+    assert reads.paths == []
+
+
 def test_seals_of_blobs_that_are_gone_are_dropped_in_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seals, "_WORTH_CLEANING", 8)
     path = store.root / "memo/seals"
