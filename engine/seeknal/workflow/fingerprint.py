@@ -28,9 +28,10 @@ _encoder = msgspec.msgpack.Encoder(order="deterministic")
 
 def engine_identity() -> str:
     """Our epoch and DuckDB's version: either may change what a query gives."""
-    import duckdb
+    # Where DuckDB has it from too. Who only looks what is there already need not load DuckDB for it.
+    from importlib.metadata import version
 
-    return f"{ENGINE_EPOCH}/duckdb-{duckdb.__version__}"
+    return f"{ENGINE_EPOCH}/duckdb-{version('duckdb')}"
 
 
 def fingerprint(

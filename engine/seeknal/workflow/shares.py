@@ -18,6 +18,9 @@ from seeknal.workflow.workers import Inline, ProcessWorkers, Workers
 # threads gain nothing, and one thread gives the same bytes every time.
 ROWS_WORTH_THREADS = 500_000
 
+# From so many nodes on, a project takes so much memory that DuckDB's with a node's work does not come on top of it.
+LARGE_NODES = 5_000
+
 # A worker process is replaced once it holds on to half of its share of the memory; not for less than this.
 LEAST_HEAVY_BYTES = 512 * 1024**2
 
@@ -29,15 +32,17 @@ def slots_of(options: RunOptions, runnable: int) -> int:
     return max(1, min(options.max_workers, MOST_WORKERS, max(runnable, 1)))
 
 
-def workers_for(drafts: Sequence[Draft], slots: int, *, parallel: bool) -> Workers:
-    """Where these nodes, which may all run, are executed."""
-    # One worker process would only add its start; below two runnable nodes nothing can overlap. But code of the
-    # user's never runs in this process, nor does what nothing but a process's end would stop: waiting for a mutex, too.
+def workers_for(drafts: Sequence[Draft], slots: int, *, parallel: bool, total: int = 0) -> Workers:
+    """Where these nodes, which may all run, of a project of so many in ``total`` are executed."""
+    # One worker process would only add its start, save where this process is large already; below two runnable nodes
+    # nothing can overlap. But code of the user's never runs in this process, nor does what nothing but a process's end
+    # would stop: waiting for a mutex, too.
     apart = any(
         draft.function or draft.implementation.needs_process or draft.demands.timeout_seconds or draft.demands.mutexes
         for draft in drafts
     )
-    if not apart and not (parallel and len(drafts) > 1):
+    worth_it = len(drafts) > 1 or (len(drafts) == 1 and total >= LARGE_NODES)
+    if not apart and not (parallel and worth_it):
         return Inline()
     return ProcessWorkers(slots, heavy_bytes=max(LEAST_HEAVY_BYTES, memory_share(slots) // 2))
 

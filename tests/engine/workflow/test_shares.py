@@ -3,9 +3,19 @@ from __future__ import annotations
 import pytest
 
 from seeknal.dag.demands import NO_DEMANDS, Demands
+from seeknal.dag.draft import Draft
+from seeknal.dag.yaml_file import Document
 from seeknal.workflow import shares
 from seeknal.workflow.results import RunOptions
-from seeknal.workflow.shares import ROWS_WORTH_THREADS, memory_limit_bytes, slots_of, threads_for
+from seeknal.workflow.shares import (
+    LARGE_NODES,
+    ROWS_WORTH_THREADS,
+    memory_limit_bytes,
+    slots_of,
+    threads_for,
+    workers_for,
+)
+from seeknal.workflow.workers import Inline
 
 
 @pytest.fixture(autouse=True)
@@ -36,3 +46,19 @@ def test_memory_is_shared_by_those_that_run_side_by_side_unless_one_demands_its_
     assert memory_limit_bytes(NO_DEMANDS, 4) == 250
     assert memory_limit_bytes(Demands(memory_bytes=600), 4) == 600
     assert memory_limit_bytes(Demands(memory_bytes=6000), 4) == 1000
+
+
+def test_a_node_of_a_large_project_is_executed_where_its_memory_does_not_add_to_the_project() -> None:
+    draft = Draft("a.yml", Document({}), (), {}, kind="transform", name="a")
+
+    def inline(count: int, total: int, *, parallel: bool = True) -> bool:
+        workers = workers_for([draft] * count, 2, parallel=parallel, total=total)
+        workers.close()
+        return isinstance(workers, Inline)
+
+    assert inline(1, LARGE_NODES - 1)
+    assert not inline(1, LARGE_NODES)
+    # A run that finds nothing to do starts nothing, and one that was not asked for processes none.
+    assert inline(0, LARGE_NODES)
+    assert inline(9, LARGE_NODES, parallel=False)
+    assert not inline(2, 2)
