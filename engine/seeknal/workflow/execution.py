@@ -19,7 +19,8 @@ from seeknal.dag.inference import CompiledProject, Inference
 from seeknal.dag.manifest import Manifest
 from seeknal.errors import FormatTooNewError, Problem, SeeknalError
 from seeknal.nodes.check import CheckResult, results_in
-from seeknal.store.objects import Artifact, FailedNode, Tree, share_texts
+from seeknal.store.objects import Artifact, FailedNode, Tree
+from seeknal.store.shared_trees import SharedTrees
 from seeknal.store.store import Store
 from seeknal.timeline import span, take_over
 from seeknal.workflow.attempts import Attempts
@@ -99,6 +100,7 @@ class Run:
             node_id: draft.demands for node_id, draft in compiled.parsed.drafts.items() if draft.demands != NO_DEMANDS
         }
         self._written: list[str] = []
+        self._shared = SharedTrees()
         self._reported = 0
         self._to_report = 0
 
@@ -325,7 +327,7 @@ class Run:
             status = "cached" if decision.action == CHECK else "success"
             # The worker's own time: the caller's would count the start of a process too.
             seconds = artifact.duration_seconds if status == "success" else 0.0
-            share_texts(artifact)
+            self._shared.share(artifact)
             artifact = self._settled(node_id, artifact)
             self._resolver.artifacts[node_id] = artifact
             self._report(

@@ -11,7 +11,8 @@ from seeknal.dag.manifest import Manifest
 from seeknal.errors import CorruptObjectError
 from seeknal.state.locks import FileLock, Patience
 from seeknal.store.leases import Lease
-from seeknal.store.objects import WAY_OUT, Snapshot, Tree, share_texts
+from seeknal.store.objects import WAY_OUT, Snapshot, Tree
+from seeknal.store.shared_trees import SharedTrees
 from seeknal.store.store import Store
 
 # What others are told that a run holds a lock for.
@@ -31,10 +32,13 @@ class Head:
     manifest: Manifest | None
 
 
-def read_head(store: Store, environment: str, like: Manifest | None = None) -> Head | None:
+def read_head(
+    store: Store, environment: str, like: Manifest | None = None, shared: SharedTrees | None = None
+) -> Head | None:
     """Read an environment's state, None where nothing ever succeeded there. Raises StoreError.
 
-    Nodes that are those of the manifest ``like`` are its objects, and take no memory of their own.
+    Nodes that are those of the manifest ``like``, and outputs that stand in ``shared`` trees, take no memory of their
+    own.
     """
     state = store.read_state(environment)
     if state is None:
@@ -44,10 +48,7 @@ def read_head(store: Store, environment: str, like: Manifest | None = None) -> H
     # Without its manifest a state can still be compared by its outputs; the next run writes the manifest anew.
     with contextlib.suppress(CorruptObjectError):
         manifest = read_manifest(store, snapshot.manifest, like)
-    tree = store.read_tree(snapshot.tree)
-    for entry in tree.nodes.values():
-        share_texts(entry.artifact)
-    return Head(digest, snapshot, tree, manifest)
+    return Head(digest, snapshot, store.read_tree(snapshot.tree, shared), manifest)
 
 
 def read_manifest(store: Store, fingerprint: str, like: Manifest | None = None) -> Manifest:

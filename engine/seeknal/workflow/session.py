@@ -31,6 +31,7 @@ from seeknal.store.file_memo import FileDigests
 from seeknal.store.leases import Lease
 from seeknal.store.memo import Memo
 from seeknal.store.objects import FailedNodes, Tree
+from seeknal.store.shared_trees import SharedTrees
 from seeknal.store.store import Store
 from seeknal.workflow.commit import commit, fingerprints_of, schemas_of
 from seeknal.workflow.events import Listener, Warned, silent
@@ -65,6 +66,7 @@ class Session:
         self._of_files = digests is not None
         self._has_run = False
         self._read_heads: dict[str, Head] = {}
+        self._shared = SharedTrees()
         with contextlib.ExitStack() as undo:
             # What this session finds in the store stays there while it is open.
             undo.enter_context(self.store.leases.hold("session", only_reading=True))
@@ -150,13 +152,8 @@ class Session:
         known = self._read_heads.get(self.store.refs.read(environment) or "")
         if known is not None:
             return known
-        head = read_head(self.store, environment, self.manifest)
+        head = read_head(self.store, environment, self.manifest, self._shared)
         if head is not None:
-            for other in self._read_heads.values():
-                # Environments have most of their outputs in common, which need not be in memory twice.
-                for node_id, entry in head.tree.nodes.items():
-                    if other.tree.nodes.get(node_id) == entry:
-                        head.tree.nodes[node_id] = other.tree.nodes[node_id]
             self._read_heads[head.digest] = head
         return head
 

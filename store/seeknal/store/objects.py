@@ -14,7 +14,6 @@ digest. Digests are 32 hexadecimal digits (xxh3_128) unless said otherwise.
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -255,17 +254,6 @@ _encoder = msgspec.msgpack.Encoder()
 _decoders: dict[type[msgspec.Struct], msgspec.msgpack.Decoder[Any]] = {}
 
 
-def share_texts(artifact: Artifact) -> None:
-    """Let texts that many artifacts have, like the names of columns, be one object: a third of a large tree."""
-    share, put = sys.intern, msgspec.structs.force_setattr
-    put(artifact, "run_id", share(artifact.run_id))
-    for part in artifact.parts:
-        put(part, "suffix", share(part.suffix))
-    for column in artifact.columns:
-        put(column, "name", share(column.name))
-        put(column, "type", share(column.type))
-
-
 def encode(value: msgspec.Struct) -> bytes:
     """Serialise an object: a line with kind, format version and digest, then msgpack.
 
@@ -304,11 +292,8 @@ def _is_ours(header: re.Match[bytes], kind: str, version: int, body: bytes | mem
     return header[3] == b" " + _digest(f"seeknal {kind} {version}", body).encode()
 
 
-def decode(data: bytes, expected: type[T], name: str, path: Path | None = None) -> T:
-    """Read an object back. ``name`` is what error messages call it; ``path`` is where it was read from.
-
-    Raises FormatTooNewError or CorruptObjectError, whatever the bytes are.
-    """
+def stored_body(data: bytes, expected: type[msgspec.Struct], name: str, path: Path | None = None) -> memoryview:
+    """The part of an object that is its value as msgpack, known to be whole. The names and errors are as for decode."""
     kind, version = FORMAT_VERSIONS[expected]
     header, body = _cut(data)
     # The first three words keep their meaning in every version.
@@ -320,6 +305,15 @@ def decode(data: bytes, expected: type[T], name: str, path: Path | None = None) 
     insist_on_version(data, expected, name, path)
     if int(found[2]) != version or not _is_ours(found, kind, version, body):
         raise CorruptObjectError(f"{name} is damaged: its content does not match its digest", hint=WAY_OUT)
+    return body
+
+
+def decode(data: bytes, expected: type[T], name: str, path: Path | None = None) -> T:
+    """Read an object back. ``name`` is what error messages call it; ``path`` is where it was read from.
+
+    Raises FormatTooNewError or CorruptObjectError, whatever the bytes are.
+    """
+    body = stored_body(data, expected, name, path)
     decoder = _decoders.get(expected)
     if decoder is None:
         decoder = _decoders[expected] = msgspec.msgpack.Decoder(expected)

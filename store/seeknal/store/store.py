@@ -71,6 +71,7 @@ from seeknal.store.objects import (
 )
 from seeknal.store.refs import Refs, check_ref_name, is_ref_name
 from seeknal.store.seals import Seals
+from seeknal.store.shared_trees import SharedTrees
 from seeknal.timeline import span
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -329,8 +330,10 @@ class Store:
     def write_tree(self, tree: Tree) -> str:
         return self._write_object("trees", encode(tree))
 
-    def read_tree(self, digest: str) -> Tree:
-        return self._read_object("trees", digest, Tree)
+    def read_tree(self, digest: str, shared: SharedTrees | None = None) -> Tree:
+        """Read a tree; what it has in common with those that are ``shared`` takes no memory of its own."""
+        name, path, data = self._stored("trees", digest, Tree)
+        return decode(data, Tree, name, path) if shared is None else shared.decode(data, name, path)
 
     def write_snapshot(self, snapshot: Snapshot) -> str:
         return self._write_object("snapshots", encode(snapshot))
@@ -366,6 +369,11 @@ class Store:
         return digest
 
     def _read_object(self, folder: str, digest: str, expected: type[T]) -> T:
+        name, path, data = self._stored(folder, digest, expected)
+        return decode(data, expected, name, path)
+
+    def _stored(self, folder: str, digest: str, expected: type[msgspec.Struct]) -> tuple[str, Path, bytes]:
+        """An object's bytes, which are those of its address; before them what it is called, and its path."""
         name = f"{folder.removesuffix('s')} {digest}"
         path = self.root / folder / digest
         try:
@@ -378,7 +386,7 @@ class Store:
             # Of a newer version, nothing is known but that it is one.
             insist_on_version(data, expected, name, path)
             raise CorruptObjectError(f"{name} is damaged: its bytes do not match its address", hint=WAY_OUT)
-        return decode(data, expected, name, path)
+        return name, path, data
 
     # environments
 

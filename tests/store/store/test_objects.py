@@ -26,7 +26,6 @@ from seeknal.store.objects import (
     TreeEntry,
     decode,
     encode,
-    share_texts,
 )
 
 digests = st.text("0123456789abcdef", min_size=32, max_size=32)
@@ -233,14 +232,3 @@ def test_same_content_looks_at_the_data_and_not_at_how_it_was_built() -> None:
     assert not one.same_content(msgspec.structs.replace(one, columns=()))
     assert not one.same_content(msgspec.structs.replace(one, side_blobs=(("m", one.parts[0]),)))
     assert not one.same_content(msgspec.structs.replace(one, parts=(one.parts[0], one.parts[0])))
-
-
-def test_artifacts_share_the_texts_that_they_have_alike() -> None:
-    made = Artifact((Blob("b" * 32, 1),), 1, (Column("amount", "BIGINT", "c" * 32),), run_id="run 1")
-    entry = encode(Tree({"a.a": TreeEntry("f" * 32, made)}))
-    first, second = (decode(entry, Tree, "it").nodes["a.a"].artifact for _ in range(2))
-    for artifact in (first, second):
-        share_texts(artifact)
-    assert first == second == made
-    assert first.columns[0].name is second.columns[0].name
-    assert first.run_id is second.run_id
