@@ -172,6 +172,7 @@ def run_production(
         console.mark("info", "Detecting changes...")
         return finish(RunReport(console, parallel=options.parallel), result, as_json, None)
     # Only now: what comes next imports the whole engine.
+    _expect_workers(options, look_only)
     with timeline.span("import"):
         from seeknal.cli.run_report import forecast_lines
         from seeknal.cli.stopping import stop_on_signals
@@ -199,6 +200,14 @@ def run_production(
         with stop_on_signals() as stop, report.live():
             result = session.run(PRODUCTION, options, listener=report, stop=stop, publish=publish, lease=lease)
         return finish(report, result, as_json, stop)
+
+
+def _expect_workers(options: Any, look_only: bool) -> None:
+    """Let what workers come from start while the project is read."""
+    if options.parallel and not look_only:
+        from seeknal.workflow.fork_server import expect_workers
+
+        expect_workers()
 
 
 def _begin(console: Console, project: str, options: Any) -> None:
@@ -259,6 +268,7 @@ def apply_environment(
     wait: float = 0.0,
 ) -> int:
     """Run in an environment as planned: `seeknal run --env` and `seeknal env apply`."""
+    _expect_workers(options, look_only)
     from seeknal.cli.run_report import RunReport, forecast_lines
     from seeknal.cli.stopping import stop_on_signals
     from seeknal.dag.names import environment_name

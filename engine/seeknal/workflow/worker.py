@@ -26,13 +26,10 @@ from seeknal.redaction import hide_secrets
 from seeknal.store.objects import ActionRecord, Artifact, CheckRecord
 from seeknal.timeline import Span, is_recording, recording, span
 from seeknal.workflow.descendants import adopt_descendants, end_descendants
+from seeknal.workflow.fork_server import SAFE_PATH
 
 if TYPE_CHECKING:
     from seeknal.nodes.workbench import Workbench
-
-
-# The value that says who set the variable; Python only asks whether it has one.
-SAFE_PATH = "seeknal-fork-server"
 
 
 class Failure(msgspec.Struct, frozen=True):

@@ -4,36 +4,20 @@ Every place is a :class:`concurrent.futures.Executor` behind a few slots, so ano
 store (a cluster's, say) fits in the same seam.
 
 A pool is N executors of one process each, not one executor of N: one process that dies then breaks only its own,
-and names its node. Processes come from a fork server that has DuckDB imported but no connection open and no pyarrow:
-both start threads, and a fork with threads hangs sooner or later. Plain fork is never used. A worker does not import
-the caller's main module: it needs nothing of it, and a script that runs a project need not guard itself against that.
+and names its node.
 """
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import os
-import signal
-import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
-from multiprocessing import context
 from multiprocessing.process import BaseProcess
-from types import ModuleType
-from typing import Any, Protocol
+from typing import Protocol
 
 from seeknal.timeline import span
-from seeknal.workflow.worker import SAFE_PATH, close_workbenches, execute_task
+from seeknal.workflow.fork_server import process_context
+from seeknal.workflow.worker import close_workbenches, execute_task
 from seeknal.workflow.worker_process import Death, WorkerProcess
-
-# What a fork server imports once, for all workers.
-_PRELOADED = ["duckdb", "seeknal.nodes.registry", "seeknal.nodes.workbench", "seeknal.workflow.workers"]
-
-# A fork server listens on a socket of some 30 characters more, and a socket's path has 107 (unix(7)), on macOS 103.
-_LONGEST_TEMPORARY_FOLDER = 70
 
 # Before each try to start a process.
 _PAUSES_SECONDS = (0.0, 0.05, 0.2, 1.0)
@@ -109,7 +93,7 @@ class ProcessWorkers(Workers):
     def __init__(self, slots: int, *, heavy_bytes: int = 0) -> None:
         self.slots = slots
         self._heavy_bytes = heavy_bytes
-        self._context = _context()
+        self._context = process_context()
         self._idle: list[WorkerProcess] = []
         self._busy: dict[Future[bytes], WorkerProcess] = {}
         self._dead: dict[Future[bytes], WorkerProcess] = {}
@@ -194,74 +178,3 @@ class ProcessWorkers(Workers):
         self._idle.clear()
         self._busy.clear()
         self._dead.clear()
-
-
-class _ForkServerProcess(context.ForkServerProcess):
-    @staticmethod
-    def _Popen(process: BaseProcess) -> Any:
-        with _without_main(), _safe_path(), _without_interrupts():
-            return context.ForkServerProcess._Popen(process)
-
-
-class _ForkServerContext(context.ForkServerContext):
-    Process = _ForkServerProcess
-
-
-class _SpawnProcess(context.SpawnProcess):
-    @staticmethod
-    def _Popen(process: BaseProcess) -> Any:
-        with _without_main(), _without_interrupts():
-            return context.SpawnProcess._Popen(process)
-
-
-class _SpawnContext(context.SpawnContext):
-    Process = _SpawnProcess
-
-
-@contextlib.contextmanager
-def _without_main() -> Iterator[None]:
-    """Let a process that starts find a main module that has no file to import again."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-@contextlib.contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Let a process that starts, and those that it starts, be spared Ctrl-C until they can tell what to do with it.
-
-    That goes to all of them, and what Python does with it while it starts is an exception out of nowhere.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextlib.contextmanager
-def _safe_path() -> Iterator[None]:
-    """Let a fork server that starts here not look for modules in the folder where it starts.
-
-    That is a project's folder as a rule, and what is in it has names of its own.
-    """
-    if os.environ.get("PYTHONSAFEPATH"):
-        yield
-        return
-    os.environ["PYTHONSAFEPATH"] = SAFE_PATH
-    try:
-        yield
-    finally:
-        del os.environ["PYTHONSAFEPATH"]
-
-
-def _context() -> context.BaseContext:
-    has_room = len(os.fsencode(tempfile.gettempdir())) <= _LONGEST_TEMPORARY_FOLDER
-    if has_room and "forkserver" in multiprocessing.get_all_start_methods():
-        fork_server = _ForkServerContext()
-        fork_server.set_forkserver_preload(_PRELOADED)
-        return fork_server
-    return _SpawnContext()
