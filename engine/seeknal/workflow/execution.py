@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from concurrent.futures import BrokenExecutor, Future
 
 import msgspec
 
@@ -194,7 +194,7 @@ class Run:
             return set()
         workers.look()
         with span("wait"):
-            return wait(futures, timeout=seconds, return_when=FIRST_COMPLETED).done
+            return workers.wait(futures, seconds)
 
     def _late(
         self, futures: Mapping[Future[bytes], str], workers: Workers, done: set[Future[bytes]]

@@ -72,11 +72,14 @@ def decode_outcome(data: bytes) -> Outcome:
 # Of a worker process: where its caller reads since when it holds the mutexes of its task, by the monotonic clock.
 _held_from: Any = None
 
+# Of a worker process: where its tasks come from, and where its answers go.
+_pipes: tuple[connection.Connection, connection.Connection] | None = None
 
-def start_worker(held_from: Any = None) -> None:
+
+def start_worker(held_from: Any, tasks: connection.Connection, answers: connection.Connection) -> None:
     """Prepare a worker process: Ctrl-C is the caller's affair, and a caller that dies takes its workers along."""
-    global _held_from
-    _held_from = held_from
+    global _held_from, _pipes
+    _held_from, _pipes = held_from, (tasks, answers)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Held back until now, for this process and for what code of the user's may start.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -128,6 +131,26 @@ def execute_task(data: bytes) -> bytes:
             with span("execute", task.node_id):
                 outcome = execute(task)
             return _encode(msgspec.structs.replace(outcome, spans=tuple(own.spans)))
+
+
+def serve() -> None:
+    """Execute the tasks that the caller of a worker process sends, until it sends no more.
+
+    Raises what is a bug, after an empty answer.
+    """
+    assert _pipes is not None
+    tasks, answers = _pipes
+    while True:
+        try:
+            task = tasks.recv_bytes()
+        except EOFError:
+            return
+        try:
+            answer = execute_task(task)
+        except BaseException:
+            answers.send_bytes(b"")
+            raise
+        answers.send_bytes(answer)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,10 @@
-"""One worker process behind an executor of its own: its memory, its end, and what the system tells of both.
+"""One worker process: the tasks that it is given, its memory, its end, and what the system tells of both.
 
+An executor of its own starts the process, notices its end, and puts it away. Tasks do not take the executor's way,
+which leads through two threads and a queue: where nodes are light, handing them over would take as long as executing
+them. They go through a pipe, and whoever waits for a reply reads it off another.
+
+- *reply*: a future whose result is read when somebody asks for it.
 - *peak*: the most memory that the process was seen to use; a short rise between two looks is missed.
 - *death*: how a process ended that should not have.
 """
@@ -9,9 +14,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Iterable
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import sharedctypes
+from multiprocessing import connection, sharedctypes
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -20,7 +26,7 @@ from typing import Any
 from seeknal.quantity import size_text
 from seeknal.workflow.descendants import end_descendants
 from seeknal.workflow.limits import control_group_texts
-from seeknal.workflow.worker import execute_task, start_worker
+from seeknal.workflow.worker import serve, start_worker
 
 _CRASHES = frozenset(
     getattr(signal, name)
@@ -81,29 +87,96 @@ class Death:
         return "out of memory? give it fewer workers beside it"
 
 
+class Reply(Future[bytes]):
+    """What a worker process answers to its task; it comes when somebody asks whether it has come.
+
+    ``life`` is the executor's future of the process's own work: it ends when the process does.
+    """
+
+    def __init__(self, process: WorkerProcess, life: Future[None]) -> None:
+        super().__init__()
+        self._process = process
+        self._life = life
+
+    def done(self) -> bool:
+        self._read(0.0)
+        return super().done()
+
+    def result(self, timeout: float | None = None) -> bytes:
+        self._read(timeout)
+        return super().result(0.0)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        self._read(timeout)
+        return super().exception(0.0)
+
+    def _read(self, timeout: float | None) -> None:
+        if super().done() or not wait_for_one([self._process], timeout):
+            return
+        answer = self._process.answer()
+        if answer:
+            self.set_result(answer)
+            return
+        # Executing the task raised what is a bug, or the process ended.
+        error: BaseException | None = None
+        with contextlib.suppress(TimeoutError):
+            error = self._life.exception(_LONGEST_BURIAL_SECONDS)
+        self.set_exception(error or BrokenExecutor("the process does not answer any more"))
+
+
 class WorkerProcess:
-    """An executor of one process, which executes one task at a time. The process starts with the first task."""
+    """A process that executes one task at a time. It starts with the first one."""
 
     def __init__(self, context: BaseContext) -> None:
         # Shared with the process, which writes there since when it holds the mutexes of its task.
         self._held_from = sharedctypes.RawValue("d", 0.0)
+        theirs, self._tasks = context.Pipe(duplex=False)
+        self._answers, answers = context.Pipe(duplex=False)
+        # The process's ends. Ours would keep it from noticing that we are gone, and us from noticing its end.
+        self._theirs = (theirs, answers)
         self._executor = ProcessPoolExecutor(
-            max_workers=1, mp_context=context, initializer=start_worker, initargs=(self._held_from,)
+            max_workers=1, mp_context=context, initializer=start_worker, initargs=(self._held_from, theirs, answers)
         )
+        self._life: Future[None] | None = None
+        self._reply: Reply | None = None
         self._process: BaseProcess | None = None
         self._manager: Any = None
         self._peak_bytes = 0
         self._kills_before = _kills_for_want_of_memory()
 
-    def submit(self, task: bytes) -> Future[bytes]:
+    def submit(self, task: bytes) -> Reply:
         """Begin a task. Raises BrokenExecutor where the process died while it had nothing to do."""
         self._held_from.value = 0.0
-        future = self._executor.submit(execute_task, task)
-        self._process = self._process or self.process
-        # An executor that is shut down forgets it.
-        self._manager = self._executor._executor_manager_thread
         self._peak_bytes = 0
-        return future
+        if self._life is None or self._life.done():
+            # For the first time, or because the task before raised what is a bug.
+            self._life = self._executor.submit(serve)
+            self._process = self._process or self.process
+            # An executor that is shut down forgets it.
+            self._manager = self._executor._executor_manager_thread
+            for end in self._theirs:
+                end.close()
+        if self._process is None:
+            raise BrokenExecutor("the process died before it began")
+        try:
+            self._tasks.send_bytes(task)
+        except OSError as error:
+            raise BrokenExecutor("the process died while it had nothing to do") from error
+        self._reply = Reply(self, self._life)
+        return self._reply
+
+    @property
+    def sources(self) -> list[connection.Connection | int]:
+        """What becomes readable once it has answered, or cannot any more."""
+        return [self._answers, *([self._process.sentinel] if self._process is not None else ())]
+
+    def answer(self) -> bytes | None:
+        """What it answered: empty where executing the task raised what is a bug, None where it ended before."""
+        try:
+            # What it answered before it ended counts.
+            return self._answers.recv_bytes() if self._answers.poll() else None
+        except (EOFError, OSError):
+            return None
 
     @property
     def process(self) -> BaseProcess | None:
@@ -162,7 +235,17 @@ class WorkerProcess:
 
     def close(self, *, wait: bool) -> None:
         """Let the process end when it is done."""
+        if wait and self._reply is not None:
+            # A long one is not sent to its end before it is read.
+            self._reply.exception()
+        for end in (self._tasks, *self._theirs):
+            end.close()
         self._executor.shutdown(wait=wait, cancel_futures=True)
+
+
+def wait_for_one(workers: Iterable[WorkerProcess], seconds: float | None) -> bool:
+    """Wait until one of these has answered, or cannot any more; False where so many seconds were not enough."""
+    return bool(connection.wait([source for worker in workers for source in worker.sources], seconds))
 
 
 def _kills_for_want_of_memory() -> int:

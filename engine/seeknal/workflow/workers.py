@@ -10,14 +10,18 @@ and names its node.
 from __future__ import annotations
 
 import time
-from concurrent.futures import BrokenExecutor, Executor, Future
+from collections.abc import Collection
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from multiprocessing.process import BaseProcess
 from typing import Protocol
 
 from seeknal.timeline import span
 from seeknal.workflow.fork_server import process_context
 from seeknal.workflow.worker import close_workbenches, execute_task
-from seeknal.workflow.worker_process import Death, WorkerProcess
+from seeknal.workflow.worker_process import Death, WorkerProcess, wait_for_one
+
+# A look takes as long as handing over a task, so not before each.
+_BETWEEN_LOOKS_SECONDS = 0.05
 
 # Before each try to start a process.
 _PAUSES_SECONDS = (0.0, 0.05, 0.2, 1.0)
@@ -31,6 +35,10 @@ class Workers(Protocol):
     def submit(self, task: bytes) -> Future[bytes]:
         """Begin a task. The caller keeps to ``slots``. A future that raises BrokenExecutor lost its process."""
         ...
+
+    def wait(self, futures: Collection[Future[bytes]], seconds: float | None = None) -> set[Future[bytes]]:
+        """Wait until one of these tasks is over, but no longer than so many seconds; gives those that are."""
+        return wait(futures, timeout=seconds, return_when=FIRST_COMPLETED).done
 
     def look(self) -> None:
         """Notice how much memory the tasks use now; called again and again while they are executed."""
@@ -97,6 +105,7 @@ class ProcessWorkers(Workers):
         self._idle: list[WorkerProcess] = []
         self._busy: dict[Future[bytes], WorkerProcess] = {}
         self._dead: dict[Future[bytes], WorkerProcess] = {}
+        self._looked = 0.0
 
     def submit(self, task: bytes) -> Future[bytes]:
         self._reclaim()
@@ -121,11 +130,27 @@ class ProcessWorkers(Workers):
             except (EOFError, OSError) as error:
                 worker.close(wait=False)
                 problem = error
-        future: Future[bytes] = Future()
+            except BrokenExecutor as error:
+                future: Future[bytes] = Future()
+                future.set_exception(error)
+                self._busy[future] = worker
+                return future
+        future = Future()
         future.set_exception(BrokenExecutor(f"no process could be started: {problem}"))
         return future
 
+    def wait(self, futures: Collection[Future[bytes]], seconds: float | None = None) -> set[Future[bytes]]:
+        # What no process does is over already.
+        done = {future for future in futures if future not in self._busy}
+        if not done:
+            wait_for_one([self._busy[future] for future in futures], seconds)
+        return done | {future for future in futures if future.done()}
+
     def look(self) -> None:
+        now = time.monotonic()
+        if now < self._looked + _BETWEEN_LOOKS_SECONDS:
+            return
+        self._looked = now
         for worker in self._busy.values():
             worker.look()
 
