@@ -37,6 +37,7 @@ _PLAIN_OPERATORS = frozenset(
 _PLAIN = _PLAIN_OPERATORS | {name.upper() for name in PURE_TABLE_FUNCTIONS}
 
 # Where the empty tables stand. Queries see queries or views of them, as of files when they run: without row ids.
+# A table is made once for all nodes that have the same columns; a view has one of its own.
 _TABLES = "seeknal_tables"
 
 
@@ -69,6 +70,8 @@ class Binder:
         self.connection: Any = LazyConnection(_connect)
         self._schemas: set[str] = set()
         self._views: set[str] = set()
+        self._tables: set[str] = set()
+        self._numbers: dict[tuple[tuple[str, str], ...], int] = {}
         self._declared: dict[str, dict[str, str]] = {}
 
     def close(self) -> None:
@@ -76,32 +79,47 @@ class Binder:
 
     @property
     def table_count(self) -> int:
-        """How many nodes' columns are known; each takes some 15 kB of memory."""
-        return len(self._declared)
+        """How many tables stand here; each takes some 15 kB of memory."""
+        return len(self._tables)
 
     def forget_all(self) -> None:
         """Make all nodes' columns unknown again, and give back the memory that they took."""
         self.connection.close()
         self._schemas.clear()
         self._views.clear()
+        self._tables.clear()
+        self._numbers.clear()
         self._declared.clear()
 
     def declare(self, node_id: str, schema: Schema) -> None:
         """Make a node's columns known to queries that are bound from now on. Raises duckdb.Error."""
         if self._declared.get(node_id) == schema and list(self._declared.get(node_id, {})) == list(schema):
             return
-        columns = ", ".join(f"{quoted(name)} {type_}" for name, type_ in schema.items())
-        self.connection.execute(f"CREATE OR REPLACE TABLE {_TABLES}.{quoted(node_id)} ({columns})")
-        self._views.discard(node_id)
+        self._shared_table(schema, 0)
+        self.forget(node_id)
         self._declared[node_id] = dict(schema)
 
     def forget(self, node_id: str) -> None:
         """Make a node's columns unknown again."""
-        if self._declared.pop(node_id, None) is not None:
-            if node_id in self._views:
-                self.connection.execute(f"DROP VIEW {quoted_node(node_id)}")
-                self._views.remove(node_id)
+        self._declared.pop(node_id, None)
+        if node_id in self._views:
+            self.connection.execute(f"DROP VIEW {quoted_node(node_id)}")
+            self._views.remove(node_id)
             self.connection.execute(f"DROP TABLE {_TABLES}.{quoted(node_id)}")
+            self._tables.remove(node_id)
+
+    def _shared_table(self, schema: Schema, number: int) -> str:
+        """The name of the ``number``-th table with these columns, for nodes that all have them."""
+        columns = self._numbers.setdefault(tuple(schema.items()), len(self._numbers))
+        name = f"columns_{columns}_{number}"
+        if name not in self._tables:
+            self._make_table(name, schema)
+        return name
+
+    def _make_table(self, name: str, schema: Schema) -> None:
+        columns = ", ".join(f"{quoted(name)} {type_}" for name, type_ in schema.items())
+        self.connection.execute(f"CREATE TABLE {_TABLES}.{quoted(name)} ({columns})")
+        self._tables.add(name)
 
     def bind(self, sql: Sql, inputs: Sequence[str]) -> Bound:
         """Bind a query whose inputs are all declared. ``inputs`` are the node's, for positional names.
@@ -111,7 +129,8 @@ class Binder:
         import duckdb
 
         named = list(dict.fromkeys([*sql.references, *(inputs[index] for _, index in sql.positions)]))
-        bound = self._bind_filled_in(sql, inputs, named) if sql.places else None
+        are_declared = all(name in self._declared for name in named)
+        bound = self._bind_filled_in(sql, inputs, named) if sql.places and are_declared else None
         if bound is not None:
             return bound
         *before, query = sql.bare
@@ -129,7 +148,7 @@ class Binder:
             if sql.reads_everything or schema is None:
                 return Bound(schema, dict.fromkeys(named))
             prefix = "EXPLAIN (FORMAT JSON) "
-            return Bound(schema, self._reads(query, named))
+            return Bound(schema, self._reads(query, {node_id: node_id for node_id in named}))
         except duckdb.Error as error:
             problem = engine_problem(error, sql.statements[running], len(prefix))
             raise BindError(shifted(problem, sql.starts[running])) from error
@@ -144,28 +163,35 @@ class Binder:
         import duckdb
 
         positions, start = dict(sql.positions), sql.starts[0]
+        # Of inputs with the same columns, each has a table of its own: the plan says of tables what is read.
+        tables: dict[str, str] = {}
+        for name in named:
+            number = 0
+            while (table := self._shared_table(self._declared[name], number)) in tables.values():
+                number += 1
+            tables[name] = table
         fillings = []
         for place in sql.places:
             name = inputs[positions[place.name]] if place.name in positions else place.name
-            table = f"FROM {_TABLES}.{quoted(name)}"
-            fillings.append((place.start - start, place.end - start, place.called, table))
+            fillings.append((place.start - start, place.end - start, place.called, f"FROM {_TABLES}.{tables[name]}"))
         query = FilledSql.of(sql.statements[0], fillings).text
         try:
             # Cheaper than DESCRIBE, as it stops after binding; but its errors do not say where.
             relation = self.connection.sql(query)
             schema = _distinct(zip(relation.columns, map(str, relation.types), strict=True))
-            return Bound(schema, self._reads(query, named))
+            return Bound(schema, self._reads(query, tables))
         except duckdb.Error:
             return None
 
     def _make_views(self, named: Sequence[str]) -> None:
         for node_id in named:
-            if node_id in self._views:
+            if node_id in self._views or node_id not in self._declared:
                 continue
             kind = node_id.partition(".")[0]
             if kind not in self._schemas:
                 self.connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(kind)}")
                 self._schemas.add(kind)
+            self._make_table(node_id, self._declared[node_id])
             self.connection.execute(
                 f"CREATE OR REPLACE VIEW {quoted_node(node_id)} AS FROM {_TABLES}.{quoted(node_id)}"
             )
@@ -185,13 +211,14 @@ class Binder:
             return None
         return _distinct((name, type_) for name, type_, *_ in rows)
 
-    def _reads(self, query: str, named: Sequence[str]) -> dict[str, tuple[str, ...] | None]:
+    def _reads(self, query: str, tables: Mapping[str, str]) -> dict[str, tuple[str, ...] | None]:
+        """Which columns a query reads. ``tables``: each input's node id → the table that stands for it."""
         rows = self.connection.execute(f"EXPLAIN (FORMAT JSON) {query}").fetchall()
         try:
             operators = list(_operators(msgspec.json.decode(rows[0][1])))
         except RecursionError:
-            return dict.fromkeys(named)
-        scanned: dict[str, set[str]] = {_table_name(node_id): set() for node_id in named}
+            return dict.fromkeys(tables)
+        scanned: dict[str, set[str]] = {_table_name(table): set() for table in tables.values()}
         is_plain = True
         for operator in operators:
             name = operator["name"].strip()
@@ -207,8 +234,8 @@ class Binder:
             elif name not in _PLAIN:
                 is_plain = False
         if not is_plain:
-            return dict.fromkeys(named)
-        return {node_id: self._columns(node_id, scanned[_table_name(node_id)]) for node_id in named}
+            return dict.fromkeys(tables)
+        return {node_id: self._columns(node_id, scanned[_table_name(table)]) for node_id, table in tables.items()}
 
     def _columns(self, node_id: str, projected: set[str]) -> tuple[str, ...] | None:
         """Turn what a scan projects (``amount``, or ``s.a`` for a field of a struct) into the input's columns."""
@@ -285,8 +312,8 @@ def _operators(plan: Any) -> Iterator[dict[str, Any]]:
         stack.extend(operator.get("children", ()))
 
 
-def _table_name(node_id: str) -> str:
-    return f"memory.{_TABLES}.{node_id}".lower()
+def _table_name(table: str) -> str:
+    return f"memory.{_TABLES}.{table}".lower()
 
 
 def _unquoted(qualified: str) -> str:

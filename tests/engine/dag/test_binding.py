@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -576,3 +577,19 @@ def test_what_is_not_read_does_not_change_the_result(
             changed = {**tables, node_id: data.draw(changes(table, bound.reads.get(node_id, ())))}
             if bound_over(binder, sql, changed) == bound:
                 assert runner.rows(query, changed) == rows
+
+
+def test_nodes_with_the_same_columns_are_told_apart_and_share_tables(binder: Binder) -> None:
+    same = {"id": "INTEGER", "a": "INTEGER", "b": "INTEGER"}
+    names = tuple(f"source.same_{number}" for number in range(20))
+    for name in names:
+        binder.declare(name, same)
+    before = binder.table_count
+    sql = "SELECT x.a, y.b, z.a AS c FROM {} x JOIN {} y ON x.id = y.id JOIN {} z ON true"
+    for first, second in itertools.pairwise(names):
+        bound = binder.bind(parse(sql.format(first, second, first), names), ())
+        assert bound.reads == {first: ("id", "a"), second: ("id", "b")}
+    assert binder.table_count - before <= 1
+    # With views as well, which queries of several statements see.
+    several = parse(f"CREATE TEMP TABLE t AS SELECT a FROM {names[0]}; SELECT t.a, y.b FROM t, {names[1]} y", names)
+    assert binder.bind(several, ()).schema == {"a": "INTEGER", "b": "INTEGER"}
