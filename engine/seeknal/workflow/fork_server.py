@@ -22,7 +22,13 @@ from types import ModuleType
 from typing import Any
 
 # What a fork server imports once, for all workers.
-_PRELOADED = ["duckdb", "seeknal.nodes.registry", "seeknal.nodes.workbench", "seeknal.workflow.workers"]
+_PRELOADED = [
+    "duckdb",
+    "seeknal.nodes.registry",
+    "seeknal.nodes.workbench",
+    "seeknal.nodes.python_function",
+    "seeknal.workflow.workers",
+]
 
 # A fork server listens on a socket of some 30 characters more, and a socket's path has 107 (unix(7)), on macOS 103.
 _LONGEST_TEMPORARY_FOLDER = 70
