@@ -62,7 +62,7 @@ def wait_option(function: F) -> F:
 
 def patience_of(wait: float) -> Patience:
     """What ``--wait`` says, and how who waits is told for whom."""
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     from seeknal.workflow.heads import AT_ONCE
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import enum
 import functools
-from dataclasses import dataclass, field
+
+import msgspec
 
 from seeknal.dag.manifest import Node
 
@@ -48,8 +49,7 @@ class DiffType(enum.Enum):
     MODIFIED = "modified"
 
 
-@dataclass(frozen=True)
-class NodeChange:
+class NodeChange(msgspec.Struct, frozen=True):
     """What happened to one node.
 
     ``old_value`` is None for an added node and ``new_value`` for a removed one. ``removed_columns`` and
@@ -62,14 +62,13 @@ class NodeChange:
     category: ChangeCategory
     old_value: Node | None
     new_value: Node | None
-    changed_fields: list[str] = field(default_factory=list)
-    changed_details: list[str] = field(default_factory=list)
-    removed_columns: list[str] = field(default_factory=list)
-    added_columns: list[str] = field(default_factory=list)
+    changed_fields: list[str] = []
+    changed_details: list[str] = []
+    removed_columns: list[str] = []
+    added_columns: list[str] = []
 
 
-@dataclass(frozen=True)
-class EdgeChange:
+class EdgeChange(msgspec.Struct, frozen=True):
     """``to_node`` began or ceased to read ``from_node``."""
 
     from_node: str

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from seeknal.dag.binding import BindError, Schema
 from seeknal.dag.check_linking import LinkedCheck
@@ -19,12 +20,11 @@ from seeknal.nodes.profile_metrics import PROFILE_COLUMNS
 Reads = dict[str, tuple[str, ...] | None]
 
 
-@dataclass
-class BoundChecks:
+class BoundChecks(msgspec.Struct):
     """What binding a list of checks told: problems, and the columns read of each table (None: all)."""
 
-    problems: list[Problem] = field(default_factory=list)
-    reads: Reads = field(default_factory=dict)
+    problems: list[Problem] = []
+    reads: Reads = {}
 
     def read(self, table: str, columns: Sequence[str] | None) -> None:
         known = self.reads.get(table, ())

@@ -7,7 +7,6 @@ A rule's SQL sees the rule's inputs; that of ``audits`` and ``tests`` the output
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -19,8 +18,7 @@ from seeknal.nodes.check_fields import ParsedCheck, Path
 from seeknal.nodes.kind import Query
 
 
-@dataclass(frozen=True, slots=True)
-class LinkedCheck:
+class LinkedCheck(msgspec.Struct, frozen=True):
     """A check of a node: ready for a worker, with the path to it, and its SQL as it is bound."""
 
     check: Check

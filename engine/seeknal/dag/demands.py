@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
@@ -39,8 +38,7 @@ class ResourceFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mutex: str | list[str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Demands:
+class Demands(msgspec.Struct, frozen=True):
     """What one node demands. 0 stands for no demand."""
 
     memory_bytes: int = 0

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from seeknal.dag.change import ChangeCategory, DiffType, EdgeChange, NodeChange
 from seeknal.dag.manifest import Manifest, Node
@@ -34,15 +35,14 @@ __all__ = [
 _RULE = "=" * 60
 
 
-@dataclass
-class ManifestDiff:
+class ManifestDiff(msgspec.Struct):
     """What is different in a new manifest. Nodes stand in the order of the manifest that has them."""
 
-    added_nodes: dict[str, Node] = field(default_factory=dict)
-    removed_nodes: dict[str, Node] = field(default_factory=dict)
-    modified_nodes: dict[str, NodeChange] = field(default_factory=dict)
-    added_edges: list[EdgeChange] = field(default_factory=list)
-    removed_edges: list[EdgeChange] = field(default_factory=list)
+    added_nodes: dict[str, Node] = {}
+    removed_nodes: dict[str, Node] = {}
+    modified_nodes: dict[str, NodeChange] = {}
+    added_edges: list[EdgeChange] = []
+    removed_edges: list[EdgeChange] = []
 
     @classmethod
     def compare(

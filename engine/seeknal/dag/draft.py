@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -67,8 +66,7 @@ IDENTITY_FIELDS = frozenset({"kind", "name"})
 METADATA_FIELDS = frozenset({"description", "owner", "tags", "columns"})
 
 
-@dataclass(slots=True)
-class Draft:
+class Draft(msgspec.Struct):
     """A node as a file has it.
 
     ``path`` leads to it in its document. ``spec`` is the kind's Struct, None where a field is wrong. ``inputs`` are
@@ -87,8 +85,8 @@ class Draft:
     kind: str = ""
     name: str = ""
     spec: Any = None
-    inputs: list[str] = field(default_factory=list)
-    references: dict[str, tuple[str | int, ...]] = field(default_factory=dict)
+    inputs: list[str] = []
+    references: dict[str, tuple[str | int, ...]] = {}
     sql: Sql | None = None
     query: Query | None = None
     checks: tuple[LinkedCheck, ...] = ()

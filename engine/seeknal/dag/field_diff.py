@@ -8,8 +8,9 @@ columns; they hold only where the schemas of the output are unknown.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from seeknal.dag.change import ChangeCategory
 from seeknal.dag.schema_diff import SchemaDiff
@@ -21,16 +22,15 @@ KEY_FIELDS = frozenset({"id_col", "group_by", "feature_date_col", "application_d
 _PRINTED_FIELDS = KEY_FIELDS | {"owner", "tags", "source", "table", "type", "path", "format", "mode", "engine"}
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True):
     """What one changed field means; for a guess, ``if_known`` is what it means beside known schemas."""
 
     name: str
     category: ChangeCategory
-    details: list[str] = field(default_factory=list)
+    details: list[str] = []
     if_known: ChangeCategory | None = None
-    removed_columns: list[str] = field(default_factory=list)
-    added_columns: list[str] = field(default_factory=list)
+    removed_columns: list[str] = []
+    added_columns: list[str] = []
 
 
 def compare_values(name: str, before: Any, after: Any) -> Finding:

@@ -8,11 +8,11 @@ A view for each input would do the same, but costs a statement of its own: half 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class FilledSql:
+class FilledSql(msgspec.Struct, frozen=True):
     """A statement with queries in place of names.
 
     ``moves``: for each of them where the name stood (start, end), and where the query ends in ``text``.

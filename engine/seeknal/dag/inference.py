@@ -10,8 +10,9 @@ from __future__ import annotations
 import fnmatch
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from seeknal.dag.binding import BindError, Schema
 from seeknal.dag.check_binding import bind_checks
@@ -26,8 +27,7 @@ from seeknal.store.file_memo import FileDigests
 from seeknal.timeline import timed
 
 
-@dataclass(frozen=True, slots=True)
-class NodeAnalysis:
+class NodeAnalysis(msgspec.Struct, frozen=True):
     """What is known of a node before it runs.
 
     ``reads``: input → columns, None for all; see :mod:`seeknal.dag.binding`. ``wrong_checks`` are problems with a
@@ -41,12 +41,11 @@ class NodeAnalysis:
     wrong_checks: tuple[Problem, ...] = ()
 
 
-@dataclass(frozen=True)
-class Analysis:
+class Analysis(msgspec.Struct, frozen=True):
     """The analysis of a whole project."""
 
     nodes: dict[str, NodeAnalysis]
-    problems: dict[str, list[Problem]] = field(default_factory=dict)
+    problems: dict[str, list[Problem]] = {}
 
     def schemas(self) -> dict[str, Schema | None]:
         return {node_id: node.schema for node_id, node in self.nodes.items()}
@@ -245,8 +244,7 @@ def _of_node(draft: Draft, problem: Problem) -> Problem:
     return Problem(f"{draft.id}: {problem.message}", draft.place(*path), problem.hint)
 
 
-@dataclass(frozen=True)
-class CompiledProject:
+class CompiledProject(msgspec.Struct, frozen=True):
     """A project that was parsed and analysed; the analysis may hold problems."""
 
     parsed: ParsedProject

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
+
+from msgspec.structs import replace
 
 from seeknal.dag.check_linking import LinkedCheck, link_check
 from seeknal.dag.draft import Draft, node_of

@@ -17,11 +17,11 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from seeknal.errors import FormatTooNewError
 from seeknal.store.filesystem import write_atomically
@@ -52,8 +52,7 @@ class NodeType(enum.Enum):
     PYTHON = "python"
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(msgspec.Struct, frozen=True):
     """One step of the pipeline as the project declares it.
 
     ``config`` is the parsed node without ``kind``, ``name``, ``description``, ``owner``, ``tags`` and
@@ -65,9 +64,9 @@ class Node:
     node_type: NodeType
     description: str | None = None
     owner: str | None = None
-    tags: list[str] = field(default_factory=list)
-    columns: dict[str, Any] = field(default_factory=dict)
-    config: dict[str, Any] = field(default_factory=dict)
+    tags: list[str] = []
+    columns: dict[str, Any] = {}
+    config: dict[str, Any] = {}
     file_path: str | None = None
 
     @property
@@ -107,8 +106,7 @@ class Node:
             raise ValueError(f"manifest: a node is malformed: {error}") from error
 
 
-@dataclass(frozen=True, slots=True)
-class Edge:
+class Edge(msgspec.Struct, frozen=True):
     """``from_node`` is an input of ``to_node``."""
 
     from_node: str
@@ -119,8 +117,7 @@ class Edge:
         return {"from": self.from_node, "to": self.to_node, "type": self.edge_type}
 
 
-@dataclass(frozen=True)
-class ManifestMetadata:
+class ManifestMetadata(msgspec.Struct, frozen=True):
     """Which project a manifest is of, and when and by which version it was parsed."""
 
     project: str

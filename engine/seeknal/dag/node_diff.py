@@ -7,8 +7,9 @@ Where the output's schema is known on both sides, it decides about the columns, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from seeknal.dag.canonical import canonical_sql
 from seeknal.dag.change import ChangeCategory, DiffType, NodeChange
@@ -29,8 +30,7 @@ _AGGREGATIONS = (NodeType.AGGREGATION, NodeType.SECOND_ORDER_AGGREGATION)
 _INPUT_FIELDS = ("inputs", "depends_on")
 
 
-@dataclass(frozen=True)
-class _Pair:
+class _Pair(msgspec.Struct, frozen=True):
     """Both states of a node, and the ids of the nodes that it reads, in its own order."""
 
     old: Node

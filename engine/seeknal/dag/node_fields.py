@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -30,12 +30,11 @@ from seeknal.nodes.registry import DECLARABLE_KINDS, KINDS
 FIELDS_TO_COME = frozenset({"schedule"})
 
 
-@dataclass
-class Findings:
+class Findings(msgspec.Struct):
     """What is wrong with a project, and what its people are warned of, in the order in which it was found."""
 
-    problems: list[Problem] = field(default_factory=list)
-    warnings: list[Problem] = field(default_factory=list)
+    problems: list[Problem] = []
+    warnings: list[Problem] = []
 
     def report(self, message: str, place: Place, hint: str = "") -> None:
         """Add a problem."""

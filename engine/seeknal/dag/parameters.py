@@ -17,7 +17,6 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -195,8 +194,7 @@ class DayText(str):
         return DayText(date(months // 12, months % 12 + 1, 1), self.unit)
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(msgspec.Struct, frozen=True):
     """What a name stands for. ``trusted``: written by the project's author, so it may be any SQL."""
 
     value: Any
@@ -204,8 +202,7 @@ class Value:
     volatile: bool = False
 
 
-@dataclass
-class RunParameters:
+class RunParameters(msgspec.Struct):
     """What one run is given, and when it is: the answers to every name that is not the project's own.
 
     ``run_id`` and ``now`` are the real ones. ``asked`` and ``variables`` collect what was asked for: the names, and the
@@ -213,11 +210,11 @@ class RunParameters:
     something outside a fingerprint is another in every run.
     """
 
-    given: GivenParameters = field(default_factory=GivenParameters)
+    given: GivenParameters = msgspec.field(default_factory=GivenParameters)
     run_id: str = RUN_ID_STAND_IN
-    now: datetime = field(default_factory=datetime.now)
-    asked: set[str] = field(default_factory=set)
-    variables: dict[str, str | None] = field(default_factory=dict)
+    now: datetime = msgspec.field(default_factory=datetime.now)
+    asked: set[str] = set()
+    variables: dict[str, str | None] = {}
     rests_on_today: bool = False
     never_settles: bool = False
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from seeknal.dag.draft import Draft, spec_fields
 from seeknal.dag.entities import entity_drafts
@@ -39,8 +39,7 @@ class IncompleteProjectError(ProjectError):
         self.sound = sound
 
 
-@dataclass(frozen=True)
-class ParsedProject:
+class ParsedProject(msgspec.Struct, frozen=True):
     """What parsing gives: the manifest, and for each node its draft. ``warnings`` are for people only.
 
     ``imported`` are the Python files that it took, from the project's root; ``repeatable`` says whether importing them
@@ -54,7 +53,7 @@ class ParsedProject:
     renderer: Renderer
     imported: tuple[str, ...] = ()
     repeatable: bool = True
-    memo: ProjectMemo = field(default_factory=ProjectMemo)
+    memo: ProjectMemo = msgspec.field(default_factory=ProjectMemo)
 
     @property
     def parameters(self) -> RunParameters:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,14 +56,13 @@ class ProjectSettings(msgspec.Struct, frozen=True, kw_only=True):
     keep_days: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 30.0
 
 
-@dataclass(frozen=True)
-class Project:
+class Project(msgspec.Struct, frozen=True):
     """A project's folder and settings; ``places`` is where those stand that the project file gives."""
 
     root: Path
-    settings: ProjectSettings = field(default_factory=ProjectSettings)
+    settings: ProjectSettings = msgspec.field(default_factory=ProjectSettings)
     warnings: tuple[Problem, ...] = ()
-    places: Mapping[str, Place] = field(default_factory=dict)
+    places: Mapping[str, Place] = {}
 
     @property
     def name(self) -> str:

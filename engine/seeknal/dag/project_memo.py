@@ -12,11 +12,11 @@ with and without a memo. Nor is a query into which a value of the environment wa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from seeknal.dag.binding import Binder, Bound, Schema
 from seeknal.dag.sql import Sql, take_apart

@@ -19,9 +19,10 @@ because no fingerprint holds a path.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
+
+import msgspec
 
 from seeknal.dag.names import nearest
 from seeknal.dag.parameters import CONTEXT, DAYS, WHEN_GIVEN, RunParameters, Value
@@ -53,8 +54,7 @@ _WORDS_OF_OTHERS = {
 _TEMPLATED = _SQL_FIELDS | _CHECKING_FIELDS | _PATH_FIELDS | _SENT_FIELDS | {"params", "features"}
 
 
-@dataclass(frozen=True, slots=True)
-class TemplateProblem:
+class TemplateProblem(msgspec.Struct, frozen=True):
     """What is wrong with a template: at a field of the node and an offset in it, or in a shared file (``shared``)."""
 
     message: str
@@ -64,8 +64,7 @@ class TemplateProblem:
     shared: SharedValue | None = None
 
 
-@dataclass
-class RenderedNode:
+class RenderedNode(msgspec.Struct):
     """A node's fields with their templates filled in.
 
     ``values`` are the fields; ``texts`` say for each rendered text what stands where in it. ``params`` are the node's
@@ -74,11 +73,11 @@ class RenderedNode:
     """
 
     values: dict[str, Any]
-    texts: dict[KeyPath, Rendered] = field(default_factory=dict)
-    params: dict[str, Any] = field(default_factory=dict)
+    texts: dict[KeyPath, Rendered] = {}
+    params: dict[str, Any] = {}
     uses: tuple[str, ...] = ()
     volatile: tuple[str, ...] = ()
-    problems: list[TemplateProblem] = field(default_factory=list)
+    problems: list[TemplateProblem] = []
 
 
 class Renderer:

@@ -7,15 +7,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from seeknal.dag.change import ChangeCategory
 
 Schema = Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class SchemaDiff:
+class SchemaDiff(msgspec.Struct, frozen=True):
     """The columns that went, came and changed their type (name, old type, new type).
 
     Names are compared with their case, since files and data frames tell cases apart: ``Status`` that becomes

@@ -9,7 +9,6 @@ A rule's value is a predicate in SQL, a transformation's ``sql`` any piece of SQ
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +49,12 @@ class SharedTransformation(msgspec.Struct, frozen=True, kw_only=True):
     sql: str
 
 
-@dataclass(frozen=True, slots=True)
-class SharedValue:
+class SharedValue(msgspec.Struct, frozen=True):
     """A value, and where in which file it stands."""
 
     value: Any
     file: str = ""
-    document: Document = field(default_factory=lambda: Document({}))
+    document: Document = msgspec.field(default_factory=lambda: Document({}))
     path: KeyPath = ()
 
     def place(self, offset: int | None = None) -> Place:
@@ -65,15 +63,14 @@ class SharedValue:
         return self.document.place_in_text(self.path, self.file, self.value, offset)
 
 
-@dataclass
-class SharedConfiguration:
+class SharedConfiguration(msgspec.Struct):
     """What a project's shared files say: id → value; of sources id → name → value, ``ref`` among the names."""
 
-    sources: dict[str, dict[str, SharedValue]] = field(default_factory=dict)
-    rules: dict[str, SharedValue] = field(default_factory=dict)
-    transforms: dict[str, SharedValue] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
-    warnings: list[Problem] = field(default_factory=list)
+    sources: dict[str, dict[str, SharedValue]] = {}
+    rules: dict[str, SharedValue] = {}
+    transforms: dict[str, SharedValue] = {}
+    problems: list[Problem] = []
+    warnings: list[Problem] = []
 
     def keys(self) -> list[str]:
         """Everything that can be named, as templates name it."""

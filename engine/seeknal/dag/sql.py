@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from seeknal.dag.canonical import canonical_of
 from seeknal.dag.names import did_you_mean
@@ -32,8 +33,7 @@ _QUERY_WORDS = frozenset({"select", "from", "values", "table", "with"})
 _FILE = re.compile(r"[/\\*]|^\w+:|\.(csv|parquet|json|jsonl|ndjson|txt|tsv|xlsx|db|duckdb|gz|zst)$", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class TablePlace:
+class TablePlace(msgspec.Struct, frozen=True):
     """Where a query names one of its inputs as a table: from ``start`` to ``end``, offsets in its text.
 
     ``name`` is a node's id, or a positional name in lower case; ``called`` what the rest of the query calls the table:
@@ -46,8 +46,7 @@ class TablePlace:
     called: str
 
 
-@dataclass(frozen=True, slots=True)
-class Sql:
+class Sql(msgspec.Struct, frozen=True):
     """A node's SQL, ready to bind and to run.
 
     ``statements``: all but the last are ``CREATE TEMP …``; ``bare`` are the same, but make tables without data.
@@ -68,7 +67,7 @@ class Sql:
     references: tuple[str, ...] = ()
     positions: tuple[tuple[str, int], ...] = ()
     sure: bool = True
-    offsets: Mapping[str, int] = field(default_factory=dict)
+    offsets: Mapping[str, int] = {}
     volatile: tuple[str, ...] = ()
     reads_everything: bool = False
     depends_on_data: bool = False

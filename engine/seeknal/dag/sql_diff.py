@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from seeknal.dag.canonical import canonical_sql
 from seeknal.dag.change import ChangeCategory
@@ -33,14 +34,13 @@ _CLAUSES = {
 }
 
 
-@dataclass(frozen=True)
-class SqlChange:
+class SqlChange(msgspec.Struct, frozen=True):
     """What a change of SQL means, with a line for each thing that changed."""
 
     category: ChangeCategory
-    details: list[str] = field(default_factory=list)
-    removed_columns: list[str] = field(default_factory=list)
-    added_columns: list[str] = field(default_factory=list)
+    details: list[str] = []
+    removed_columns: list[str] = []
+    added_columns: list[str] = []
 
 
 def classify_sql_change(old_sql: str | None, new_sql: str | None) -> ChangeCategory:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 # How many of an error's further lines are worth showing: DuckDB lists all forty overloads of a function.
 _MOST_HINT_LINES = 4
@@ -15,8 +17,7 @@ _MOST_HINT_LINES = 4
 _QUOTED_NAME = re.compile(r'"((?:[^"]|"")+)"')
 
 
-@dataclass(frozen=True, slots=True)
-class SqlProblem:
+class SqlProblem(msgspec.Struct, frozen=True):
     """What is wrong with a SQL text, and at which offset of it (None where that is not known).
 
     ``missing`` is the name of the node that does not exist, where that is the problem.

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
 
 if TYPE_CHECKING:
     from sqlglot import exp
@@ -25,8 +27,7 @@ _STAND_IN = re.compile(r"template_((?:[0-9a-f]{2})*)_", re.IGNORECASE)
 _POSITIONAL_INPUT = re.compile(r"input_(\d+)")
 
 
-@dataclass(frozen=True)
-class OutputColumn:
+class OutputColumn(msgspec.Struct, frozen=True):
     """An output column.
 
     ``expression`` is what computes it; ``cast`` the type of an explicit cast around that. ``origin`` is the table of
@@ -41,8 +42,7 @@ class OutputColumn:
     is_aliased: bool = False
 
 
-@dataclass(frozen=True)
-class Star:
+class Star(msgspec.Struct, frozen=True):
     """All columns of ``table`` except those in ``without`` (lower case), of which it certainly has ``known``."""
 
     table: str
@@ -53,8 +53,7 @@ class Star:
 Columns = list[OutputColumn | Star]
 
 
-@dataclass(frozen=True)
-class QueryShape:
+class QueryShape(msgspec.Struct, frozen=True):
     """What a text of SQL reads and gives.
 
     ``text`` is the parsed text printed again, without comments; ``clauses`` the parts of the outermost SELECT, printed,

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -53,8 +52,7 @@ _CATALOG_SCHEMAS = frozenset({"information_schema", "pg_catalog"})
 _CATALOG_VIEW = re.compile(r"sqlite_(temp_)?(master|schema)|duckdb_\w+|pragma_database_list|pg_\w+")
 
 
-@dataclass(frozen=True, slots=True)
-class TableName:
+class TableName(msgspec.Struct, frozen=True):
     """A table as the query names it, and where; ``has_alias`` says whether the query calls it something else.
 
     CTEs are left out.
@@ -65,8 +63,7 @@ class TableName:
     has_alias: bool = False
 
 
-@dataclass(slots=True)
-class Syntax:
+class Syntax(msgspec.Struct):
     """What a query says. Offsets are in its text.
 
     ``needs_types``: what it gives may depend on the type of a column whose values it does not read. So it is where it
@@ -75,9 +72,9 @@ class Syntax:
     ``1.0``. ``exact``: see the module.
     """
 
-    tables: list[TableName] = field(default_factory=list)
-    volatile: dict[str, None] = field(default_factory=dict)
-    problems: list[SqlProblem] = field(default_factory=list)
+    tables: list[TableName] = []
+    volatile: dict[str, None] = {}
+    problems: list[SqlProblem] = []
     needs_types: bool = False
     exact: bool = True
 

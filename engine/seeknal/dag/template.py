@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache, wraps
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
 
 from seeknal.dag.parameters import DayText, Value
 from seeknal.dag.tokens import TEMPLATE_PATTERN
@@ -61,8 +62,7 @@ class Scope(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """A template in a text: ``text[start:end]``, with what stands between the braces."""
 
     start: int
@@ -75,8 +75,7 @@ class Found:
         return self.expression.lstrip().startswith("env:")
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(msgspec.Struct, frozen=True):
     """Where a template stood, and where in the rendered text its value stands."""
 
     start: int
@@ -86,8 +85,7 @@ class Segment:
     trusted: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Rendered:
+class Rendered(msgspec.Struct, frozen=True):
     """A text with its templates filled in."""
 
     text: str

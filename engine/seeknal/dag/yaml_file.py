@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import yaml
 
 from seeknal.dag.names import shown
@@ -84,8 +85,7 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Spot:
+class Spot(msgspec.Struct, frozen=True):
     """Where a value stands: its key (or itself, in a list) by line and column from 1, its text by index in the file."""
 
     line: int
@@ -246,13 +246,12 @@ def _too_deep(place: Place) -> Problem:
     return Problem(f"is nested deeper than {DEEPEST} levels", place)
 
 
-@dataclass(slots=True)
-class _Walk:
+class _Walk(msgspec.Struct):
     """Notes the spot of everything in one document. Aliases are walked each time they stand, hence the bounds."""
 
     name: str
     problems: list[Problem]
-    places: dict[KeyPath, Spot] = field(default_factory=dict)
+    places: dict[KeyPath, Spot] = {}
     characters: int = 0
 
     def note(self, path: KeyPath, at: yaml.Node, node: yaml.Node) -> None:

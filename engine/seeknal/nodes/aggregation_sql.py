@@ -23,7 +23,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import msgspec
 
@@ -131,8 +130,7 @@ class AggregationSpec(msgspec.Struct, frozen=True, kw_only=True):
     point_in_time: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class _Output:
+class _Output(msgspec.Struct, frozen=True):
     """One feature column: ``aggregate(column)`` over the key's rows, over a window, or one window by another."""
 
     name: str

@@ -6,15 +6,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib.util import find_spec
+
+import msgspec
 
 # What a model's bytes depend on, beside the data. The numbers come from numpy's and scipy's routines.
 _LIBRARIES = ("scikit-learn", "skops", "numpy", "scipy")
 
 
-@dataclass(frozen=True, slots=True)
-class Algorithm:
+class Algorithm(msgspec.Struct, frozen=True):
     """One algorithm: the estimator's class, and whether it predicts classes, with probabilities or without."""
 
     name: str

@@ -14,8 +14,9 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from seeknal.redaction import longest_form, redacted_bytes
 from seeknal.store.filesystem import write_atomically
@@ -27,8 +28,7 @@ MOST_BYTES = 4 * 1024 * 1024
 LOOK_SECONDS = 0.1
 
 
-@dataclass
-class Output:
+class Output(msgspec.Struct):
     """What is printed, and the log that it goes to.
 
     ``descriptor`` is of the file without a name. ``head`` and ``tail`` are what is kept of the files that were there
@@ -41,7 +41,7 @@ class Output:
     tail: bytes = b""
     dropped_bytes: int = 0
     shown_bytes: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
 
     def write(self, text: str) -> None:
         """Add a text of ours, behind what was printed."""

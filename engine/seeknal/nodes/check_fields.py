@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -58,8 +57,7 @@ _COMPARISON = re.compile(rf"(<=|>=|==|!=|<>|=|<|>)\s*({_NUMBER})")
 _BETWEEN = re.compile(rf"between\s+({_NUMBER})\s+and\s+({_NUMBER})", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedCheck:
+class ParsedCheck(msgspec.Struct, frozen=True):
     """A check, the path to it, and the path to its SQL where it has some."""
 
     check: Check

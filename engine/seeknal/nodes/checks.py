@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from seeknal.dag.binding import drop_temporary_objects
 from seeknal.dag.sql import quoted
@@ -33,8 +34,7 @@ SAMPLE_ROWS = 5
 MOST_CHARACTERS = 200
 
 
-@dataclass(frozen=True, slots=True)
-class CheckedTable:
+class CheckedTable(msgspec.Struct, frozen=True):
     """The table that checks are about: its name as SQL, its columns with types, its rows.
 
     ``connection`` is one on which that name can be read; ``inputs`` are the names of the tables that the checks' own
@@ -47,11 +47,10 @@ class CheckedTable:
     row_count: int
     now_seconds: float
     inputs: Sequence[str] = ()
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = {}
 
 
-@dataclass(slots=True)
-class _Finding:
+class _Finding(msgspec.Struct):
     """What a check found: how many violations, SQL that gives them, and what to say: of a failure, of a pass."""
 
     violations: int

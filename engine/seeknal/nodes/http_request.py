@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -64,8 +63,7 @@ class RequestSettings(msgspec.Struct, frozen=True):
         return f"{self.method} {parts.scheme}://{parts.netloc}{parts.path}"
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """What is sent: an absolute URL of http or https, and every header but those of the connection."""
 
     url: str

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -38,8 +37,7 @@ _encoder = msgspec.msgpack.Encoder(order="deterministic")
 _columns_decoder = msgspec.msgpack.Decoder(tuple[tuple[str, str], ...])
 
 
-@dataclass(frozen=True, slots=True)
-class FieldProblem:
+class FieldProblem(msgspec.Struct, frozen=True):
     """Something wrong with a node's fields; ``path`` leads to the field, ``offset`` into its text where known.
 
     ``is_warning``: people should know of it, but the node can run.
@@ -52,8 +50,7 @@ class FieldProblem:
     is_warning: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(msgspec.Struct, frozen=True):
     """A node's SQL, and which part of it the user wrote: ``text[start:start + length]`` is the field at ``path``.
 
     ``parts`` are further parts that the user wrote, each as start, length and path. ``positions`` are names, lower
@@ -83,8 +80,7 @@ class Query:
         return offset - self.start
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+class Surroundings(msgspec.Struct, frozen=True):
     """What a kind may look at outside the node when it plans: the project, files' digests, a DuckDB connection.
 
     The connection may read files; it is for what a schema depends on, not for data. ``memo`` is where that is
@@ -94,7 +90,7 @@ class Surroundings:
     project: Project
     digests: FileDigests
     connection: Any
-    memo: Memo = field(default_factory=lambda: Memo(None))
+    memo: Memo = msgspec.field(default_factory=lambda: Memo(None))
 
     def columns_in(self, files: Sequence[str], asked: object, find: Callable[[], Columns]) -> Columns:
         """The columns in some files, as ``find`` tells them, or as it told them before for what they hold.

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from seeknal.redaction import hide_variables
 
@@ -25,8 +26,7 @@ class UnsetVariableError(Exception):
         self.name = name
 
 
-@dataclass(frozen=True)
-class LateValues:
+class LateValues(msgspec.Struct, frozen=True):
     """Resolves texts against an environment; what it resolves is hidden from then on."""
 
     environment: Mapping[str, str]

@@ -9,7 +9,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from seeknal.dag.names import did_you_mean, find_name, fold
 from seeknal.nodes.kind import FieldProblem
@@ -24,8 +25,7 @@ _TEXTS = frozenset({"VARCHAR", "ENUM"})
 Schema = Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class ColumnChoice:
+class ColumnChoice(msgspec.Struct, frozen=True):
     """What a model declares about columns: names as the user wrote them, None where left to be found."""
 
     label: str
@@ -36,8 +36,7 @@ class ColumnChoice:
     outputs: Sequence[str]
 
 
-@dataclass(frozen=True, slots=True)
-class ModelColumns:
+class ModelColumns(msgspec.Struct, frozen=True):
     """The columns by what they are, named as the tables have them. ``label_keys`` is empty where nothing is joined.
 
     ``label_keys`` are pairs: the name in the training table, the name in the label's table.
@@ -51,12 +50,11 @@ class ModelColumns:
     label_keys: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass
-class _Chooser:
+class _Chooser(msgspec.Struct):
     choice: ColumnChoice
     table: Schema
     labels: Schema | None
-    problems: list[FieldProblem] = field(default_factory=list)
+    problems: list[FieldProblem] = []
 
     def column(self, name: str, schema: Schema, *path: str | int, of: str = "the first input") -> str | None:
         found = find_name(name, schema)

@@ -13,7 +13,6 @@ count 0.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -94,8 +93,7 @@ class SecondOrderSpec(msgspec.Struct, frozen=True, kw_only=True):
     features: dict[str, SecondOrderFeature]
 
 
-@dataclass(frozen=True, slots=True)
-class _Output:
+class _Output(msgspec.Struct, frozen=True):
     """One output column. ``feature`` is the one that asks for it first."""
 
     name: str

@@ -8,10 +8,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from seeknal.dag.binding import drop_temporary_objects
 from seeknal.dag.filled_sql import FilledSql

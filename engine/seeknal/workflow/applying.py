@@ -59,8 +59,7 @@ class ApplyResult(Mapping[str, Any]):
         return len(self._as_dict())
 
 
-@dataclass(frozen=True)
-class Applying:
+class Applying(msgspec.Struct, frozen=True):
     """An environment whose plan was checked against the project, ready to run."""
 
     session: Session

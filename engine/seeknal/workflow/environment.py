@@ -14,7 +14,6 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +52,7 @@ from seeknal.workflow.views import hide_environment, timestamp
 __all__ = ["ApplyResult", "Environment", "EnvironmentManager", "EnvironmentPlan"]
 
 
-@dataclass(frozen=True)
-class Environment:
+class Environment(msgspec.Struct, frozen=True):
     """An environment as it stands. ``ttl_hours`` counts from ``last_accessed``."""
 
     name: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
     from seeknal.workflow.session import Session
 
 
-@dataclass(frozen=True)
-class EnvironmentPlan:
+class EnvironmentPlan(msgspec.Struct, frozen=True):
     """A plan for an environment, as it was saved.
 
     ``categorized_changes``: node id → ``breaking``, ``non_breaking`` or ``metadata``. ``manifest_fingerprint`` is the
@@ -39,7 +37,7 @@ class EnvironmentPlan:
     nodes_to_execute: list[str]
     profile_path: str | None = None
     change: ChangePlan | None = None
-    parameters: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, Any] = {}
 
     @property
     def total_nodes_to_execute(self) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+
+import msgspec
 
 from seeknal.dag.manifest import Manifest
 from seeknal.errors import CorruptObjectError
@@ -22,8 +23,7 @@ RUN_COMMAND = "seeknal run"
 AT_ONCE = Patience(way_out="try again when it is done, or wait for it with --wait")
 
 
-@dataclass(frozen=True)
-class Head:
+class Head(msgspec.Struct, frozen=True):
     """What an environment stands at: a snapshot and its digest, its tree and, where readable, its manifest."""
 
     digest: str

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from seeknal.dag.binding import Schema
 from seeknal.dag.diff import ChangeCategory, ManifestDiff
@@ -22,8 +23,7 @@ from seeknal.errors import Problem
 from seeknal.workflow.results import Forecast
 
 
-@dataclass(frozen=True)
-class PlannedNode:
+class PlannedNode(msgspec.Struct, frozen=True):
     """One node that a change touches. ``category`` None: only its data changed. ``impact``: what will not work."""
 
     node_id: str
@@ -47,8 +47,7 @@ class PlannedNode:
         }
 
 
-@dataclass(frozen=True)
-class ChangePlan:
+class ChangePlan(msgspec.Struct, frozen=True):
     """What a project would change against a base. ``base`` is None where there is nothing to compare with.
 
     ``problems`` are queries that do not bind: the plan can be shown, but not run. ``forecast`` is empty then.
@@ -64,7 +63,7 @@ class ChangePlan:
     problems: tuple[Problem, ...]
     actions: tuple[str, ...] = ()
     total_nodes: int = 0
-    categories: dict[str, ChangeCategory] = field(default_factory=dict)
+    categories: dict[str, ChangeCategory] = {}
 
     @property
     def to_execute(self) -> list[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
 
 import msgspec
 
@@ -28,8 +27,7 @@ from seeknal.workflow.tree_change import TreeChange, stands, tree_change
 from seeknal.workflow.views import show_environment, show_record
 
 
-@dataclass(frozen=True)
-class Promotion:
+class Promotion(msgspec.Struct, frozen=True):
     """A promotion that was decided and checked, and not done yet."""
 
     source: str

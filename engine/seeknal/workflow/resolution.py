@@ -10,8 +10,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 from seeknal.dag.canonical import canonical_sql
 from seeknal.dag.demands import DEMAND_FIELDS
@@ -38,8 +40,7 @@ HIT, CHECK, MISS, KEEP, DROP = "hit", "check", "miss", "keep", "drop"
 NOTHING = Artifact((), 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """What to do with a node and why. ``artifact`` is there for hit, check and keep.
 
     ``checks`` are, for a hit, the results of its checks as they are remembered.
@@ -52,8 +53,7 @@ class Decision:
     checks: tuple[CheckResult, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Base:
+class Base(msgspec.Struct, frozen=True):
     """What the run starts from: the tree of the environment's (else production's) snapshot and its manifest."""
 
     tree: Tree

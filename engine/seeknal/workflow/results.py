@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec.structs import replace
 
 from seeknal.errors import DeliveryError, Problem
 from seeknal.workflow.limits import default_workers
@@ -22,21 +24,19 @@ NOT_EXECUTED = "not executed"
 BUILT_BEFORE = "built before with the same inputs"
 
 
-@dataclass(frozen=True)
-class RunOptions:
+class RunOptions(msgspec.Struct, frozen=True):
     """How to run. ``max_workers`` counts only with ``parallel``; ``retry`` is further attempts for a failed node."""
 
     full: bool = False
-    filters: Filters = field(default_factory=Filters)
+    filters: Filters = msgspec.field(default_factory=Filters)
     continue_on_error: bool = False
     retry: int = 0
     parallel: bool = False
-    max_workers: int = field(default_factory=default_workers)
+    max_workers: int = msgspec.field(default_factory=default_workers)
     run_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NodeOutcome:
+class NodeOutcome(msgspec.Struct, frozen=True):
     """What became of a node in a run. ``status``: success, cached, failed, skipped.
 
     ``checks`` are the results of its checks, as remembered where they did not run; ``rejected`` the output that failed
@@ -78,8 +78,7 @@ class NodeOutcome:
         }
 
 
-@dataclass(frozen=True)
-class RunResult:
+class RunResult(msgspec.Struct, frozen=True):
     """A finished run. ``status``: success, failed, interrupted. ``snapshot``: where the environment stands now."""
 
     run_id: str
@@ -129,8 +128,7 @@ class RunResult:
         return in_nodes + [problem for error in self.delivery_errors for problem in error.problems()]
 
 
-@dataclass(frozen=True, slots=True)
-class Forecast:
+class Forecast(msgspec.Struct, frozen=True):
     """What a run would do with a node: RUN, MAY RUN (an input that it reads will run), CHECK, CACHED or SKIP.
 
     ``fingerprint`` is empty where it cannot be known yet.

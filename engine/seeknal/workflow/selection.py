@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from seeknal.dag.names import did_you_mean
 from seeknal.errors import NotFoundError
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
 _FOLLOWERS = ("entity", "rule")
 
 
-@dataclass(frozen=True)
-class Filters:
+class Filters(msgspec.Struct, frozen=True):
     """What was asked for; empty means no filter. ``nodes`` are ids or bare names and bring what is downstream,
     ``tags`` bring what is upstream."""
 
@@ -32,8 +32,7 @@ class Filters:
         return bool(self.nodes or self.types or self.tags or self.exclude_tags)
 
 
-@dataclass(frozen=True)
-class Selection:
+class Selection(msgspec.Struct, frozen=True):
     """``chosen``: the nodes that were asked for. ``considered``: those and the inputs that they lack.
 
     ``left_out`` gives the reason for every other node.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import enum
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from seeknal.redaction import redacted
 from seeknal.visible_text import visible
@@ -26,8 +27,7 @@ class ExecutionStatus(enum.Enum):
     SKIPPED = "skipped"
 
 
-@dataclass
-class NodeResult:
+class NodeResult(msgspec.Struct):
     """What became of one node. ``duration`` is in seconds."""
 
     node_id: str
@@ -35,7 +35,7 @@ class NodeResult:
     duration: float = 0.0
     row_count: int = 0
     error_message: str | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = {}
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -48,8 +48,7 @@ class NodeResult:
         }
 
 
-@dataclass
-class ExecutionSummary:
+class ExecutionSummary(msgspec.Struct):
     """What became of a run. ``changed_nodes`` counts those that were executed or would be; times are in seconds."""
 
     total_nodes: int
@@ -59,7 +58,7 @@ class ExecutionSummary:
     failed_nodes: int
     skipped_nodes: int
     total_duration: float
-    results: list[NodeResult] = field(default_factory=list)
+    results: list[NodeResult] = []
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -15,7 +15,6 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -34,8 +33,7 @@ _LONGEST_PAUSE_SECONDS = 0.05
 _LOOKS_AT_THE_HOLDER = 10
 
 
-@dataclass(frozen=True)
-class Patience:
+class Patience(msgspec.Struct, frozen=True):
     """How long to wait for a lock that another has: ``seconds``, 0 for not at all, infinite for as long as it takes.
 
     ``tell`` is told once, and only by who waits, whom it waits for. ``way_out`` is the hint for who is refused.

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -21,8 +20,7 @@ from seeknal.store.objects import FORMAT_VERSIONS, WAY_OUT, Snapshot, decode, en
 from seeknal.store.store import Store
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(msgspec.Struct, frozen=True):
     """A snapshot in an environment's history."""
 
     number: int

@@ -17,8 +17,9 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from seeknal.errors import CorruptObjectError, NameNotAllowedError
 from seeknal.store.filesystem import locked, named, sync_folder, write_atomically, write_whole
@@ -30,8 +31,7 @@ _DIGEST = re.compile(r"[0-9a-f]{32}")
 _WAY_OUT = "`seeknal store verify --repair` restores it from its log"
 
 
-@dataclass(frozen=True, slots=True)
-class RefMove:
+class RefMove(msgspec.Struct, frozen=True):
     """One line of a ref's log. ``at`` is in seconds since 1970."""
 
     at: float

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -410,7 +410,7 @@ class TestLinks:
         assert list(elsewhere.iterdir()) == []
 
     def test_settings_allow_it(self, shop: Shop, elsewhere: Path) -> None:
-        shop.project = replace(shop.project, settings=ProjectSettings(allow_external_paths=True))
+        shop.project = msgspec.structs.replace(shop.project, settings=ProjectSettings(allow_external_paths=True))
         (shop.root / "output").symlink_to(elsewhere)
         (shop.root / "link.csv").symlink_to(elsewhere / "file.csv")
         shop.expose("folder", b"1", path="output/a.csv")
@@ -428,7 +428,7 @@ class TestLinks:
 
     @pytest.mark.parametrize("allowed", [True, False])
     def test_nothing_is_delivered_into_what_is_our_own(self, shop: Shop, allowed: bool) -> None:
-        shop.project = replace(shop.project, settings=ProjectSettings(allow_external_paths=allowed))
+        shop.project = msgspec.structs.replace(shop.project, settings=ProjectSettings(allow_external_paths=allowed))
         (shop.root / "output").symlink_to(shop.store.root / "blobs")
         shop.expose("a", b"1", path="output/a.csv")
         (error,) = shop.deliver()
