@@ -15,9 +15,9 @@ from seeknal.dag.sql import Sql
 from seeknal.dag.type_message import in_words
 from seeknal.dag.yaml_file import Document, KeyPath
 from seeknal.errors import Place, Problem
-from seeknal.nodes.function_reference import FunctionReference
+from seeknal.nodes.function_reference import ROWS, FunctionReference
 from seeknal.nodes.kind import Kind, Query
-from seeknal.nodes.python_function import ROWS, implementation_of
+from seeknal.nodes.registry import implementation_of
 
 if TYPE_CHECKING:
     from seeknal.dag.check_linking import LinkedCheck

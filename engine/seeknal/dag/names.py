@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import difflib
 import keyword
 import re
 import unicodedata
@@ -157,6 +156,8 @@ def nearest(name: str, candidates: Iterable[str], count: int = 3) -> list[str]:
     Of ids (``kind.name``), those of the same name come first, and those of the same kind are compared by name alone:
     a kind in common makes no two names alike.
     """
+    import difflib
+
     lowered = {candidate.lower(): candidate for candidate in candidates}
     prefix, dot, bare = name.lower().partition(".")
     if not dot:
@@ -177,6 +178,8 @@ def nearest_files(name: str, candidates: Iterable[str], count: int = 3) -> list[
 
     Those of the same ending come first, and are compared without it: an ending in common makes no two names alike.
     """
+    import difflib
+
     stem, dot, ending = name.lower().rpartition(".")
     lowered = {candidate.lower(): candidate for candidate in candidates}
     same_ending = {low[: -len(ending) - 1]: low for low in lowered if dot and low.endswith(f".{ending}")}

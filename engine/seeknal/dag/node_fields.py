@@ -6,7 +6,6 @@ parsed, and warnings.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
@@ -190,6 +189,8 @@ def _check_values(draft: Draft, spec: Any, project: Project, findings: Findings)
 
 
 def _see_unknown_field(draft: Draft, name: str, known: set[str], project: Project, findings: Findings) -> None:
+    import difflib
+
     close = difflib.get_close_matches(name, known - IDENTITY_FIELDS, n=1, cutoff=0.75)
     hint = f"did you mean '{close[0]}'?" if close else ""
     problem = Problem(f"unknown field '{shown(name)}' of a {draft.kind}", draft.place(name), hint)

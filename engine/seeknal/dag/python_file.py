@@ -10,14 +10,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import select
 import signal
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import xxhash
@@ -30,6 +28,9 @@ from seeknal.pipeline.project_files import is_project_file
 from seeknal.redaction import secrets
 from seeknal.store.filesystem import write_atomically
 from seeknal.store.objects import FORMAT_VERSIONS, decode, encode
+
+if TYPE_CHECKING:
+    import subprocess
 
 # How long one file may take to import.
 PATIENCE_SECONDS = 60.0
@@ -147,6 +148,10 @@ class _Batch:
 
     def run(self) -> list[FoundFile]:
         """What the process answered, from the first file on."""
+        # As a rule what is in the files is remembered.
+        import subprocess
+        import tempfile
+
         reader, writer = os.pipe()
         process = None
         # A file without a name, so that nothing is left of it whoever is killed.
@@ -186,6 +191,8 @@ class _Batch:
             process.stdin.write(search_path.encode() + b"\0" + msgspec.json.encode(request))
 
     def _listen(self, reader: int) -> list[FoundFile]:
+        import select
+
         found: list[FoundFile] = []
         received = b""
         # The process ends itself where a file takes too long; this is for one that cannot.

@@ -9,6 +9,9 @@ import msgspec
 # What the environment variables of a node's params begin with.
 PREFIX = "SEEKNAL_PARAM_"
 
+# What its rows are called as the one input of a kind that works on them.
+ROWS = "function.rows"
+
 
 class FunctionReference(msgspec.Struct, frozen=True):
     """A node's function: where it is, and what its code says about it.

@@ -23,7 +23,7 @@ from seeknal.dag.type_message import in_words
 from seeknal.errors import NodeFailedError, Place, SeeknalError
 from seeknal.nodes.check_fields import ParsedCheck
 from seeknal.nodes.function_call import call_function, function_running
-from seeknal.nodes.function_reference import FunctionReference
+from seeknal.nodes.function_reference import ROWS, FunctionReference
 from seeknal.nodes.kind import FieldProblem, InputTable, Kind, Query, Surroundings, Task
 from seeknal.nodes.registry import KINDS
 from seeknal.nodes.source import FreshnessFields
@@ -31,8 +31,6 @@ from seeknal.nodes.transform import OutputFields
 from seeknal.nodes.workbench import QueryFailed, Workbench, file_list, stored_type, table_query
 from seeknal.store.filesystem import write_atomically
 from seeknal.store.objects import Artifact
-
-ROWS = "function.rows"
 
 # The kinds whose output the function's rows are.
 _ROW_KINDS = frozenset({"source", "transform"})
@@ -53,11 +51,6 @@ class RowsSpec(msgspec.Struct, frozen=True, kw_only=True):
     output: OutputFields = OutputFields()
     inputs: list[Any] = []
     params: dict[str, Any] = {}
-
-
-def implementation_of(kind: str, function: FunctionReference | None) -> Kind:
-    """What executes a node of a kind, by its fields or by its function."""
-    return KINDS[kind] if function is None else PythonFunction(KINDS[kind], function)
 
 
 class PythonFunction(Kind):

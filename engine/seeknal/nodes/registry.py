@@ -1,37 +1,71 @@
-"""The kinds of node there are. To add one: write its module, add it here, add its page in docs/reference."""
+"""The kinds of node there are. To add one: write its module, add it here, add its page in docs/reference.
+
+A kind's module is imported when a node turns out to be of that kind, what calls functions when a node has one: most
+projects have nodes of a few kinds.
+"""
 
 from __future__ import annotations
 
-from seeknal.nodes.aggregation import AggregationKind
-from seeknal.nodes.described import MetricKind, SemanticModelKind
-from seeknal.nodes.entity import EntityKind
-from seeknal.nodes.exposure import ExposureKind
-from seeknal.nodes.feature_group import FeatureGroupKind
-from seeknal.nodes.kind import Kind
-from seeknal.nodes.model import ModelKind
-from seeknal.nodes.profile import ProfileKind
-from seeknal.nodes.rule import RuleKind
-from seeknal.nodes.second_order_aggregation import SecondOrderAggregationKind
-from seeknal.nodes.source import SourceKind
-from seeknal.nodes.transform import TransformKind
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-KINDS: dict[str, Kind] = {
-    kind.name: kind
-    for kind in (
-        SourceKind(),
-        TransformKind(),
-        AggregationKind(),
-        SecondOrderAggregationKind(),
-        FeatureGroupKind(),
-        EntityKind(),
-        ProfileKind(),
-        RuleKind(),
-        ExposureKind(),
-        ModelKind(),
-        SemanticModelKind(),
-        MetricKind(),
-    )
+if TYPE_CHECKING:
+    from seeknal.nodes.function_reference import FunctionReference
+    from seeknal.nodes.kind import Kind
+
+# Kind → module and class.
+_CLASSES = {
+    "source": ("seeknal.nodes.source", "SourceKind"),
+    "transform": ("seeknal.nodes.transform", "TransformKind"),
+    "aggregation": ("seeknal.nodes.aggregation", "AggregationKind"),
+    "second_order_aggregation": ("seeknal.nodes.second_order_aggregation", "SecondOrderAggregationKind"),
+    "feature_group": ("seeknal.nodes.feature_group", "FeatureGroupKind"),
+    "entity": ("seeknal.nodes.entity", "EntityKind"),
+    "profile": ("seeknal.nodes.profile", "ProfileKind"),
+    "rule": ("seeknal.nodes.rule", "RuleKind"),
+    "exposure": ("seeknal.nodes.exposure", "ExposureKind"),
+    "model": ("seeknal.nodes.model", "ModelKind"),
+    "semantic_model": ("seeknal.nodes.described", "SemanticModelKind"),
+    "metric": ("seeknal.nodes.described", "MetricKind"),
 }
 
-# What `kind:` may say in a file.
-DECLARABLE_KINDS = [name for name, kind in KINDS.items() if kind.declarable]
+KIND_MODULES = sorted({module for module, _ in _CLASSES.values()})
+
+
+class _Kinds(Mapping[str, "Kind"]):
+    """The kinds by their names."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Kind] = {}
+
+    def __getitem__(self, name: str) -> Kind:
+        kind = self._made.get(name)
+        if kind is None:
+            module, class_name = _CLASSES[name]
+            kind = self._made[name] = getattr(import_module(module), class_name)()
+        return kind
+
+    def __contains__(self, name: object) -> bool:
+        return name in _CLASSES
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_CLASSES)
+
+    def __len__(self) -> int:
+        return len(_CLASSES)
+
+
+KINDS = _Kinds()
+
+# What `kind:` may say in a file: the kinds that are ``declarable``. The others' nodes are made of these.
+DECLARABLE_KINDS = [name for name in _CLASSES if name != "entity"]
+
+
+def implementation_of(kind: str, function: FunctionReference | None) -> Kind:
+    """What executes a node of a kind, by its fields or by its function."""
+    if function is None:
+        return KINDS[kind]
+    from seeknal.nodes.python_function import PythonFunction
+
+    return PythonFunction(KINDS[kind], function)

@@ -21,10 +21,12 @@ from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Any
 
+from seeknal.nodes.registry import KIND_MODULES
+
 # What a fork server imports once, for all workers.
 _PRELOADED = [
     "duckdb",
-    "seeknal.nodes.registry",
+    *KIND_MODULES,
     "seeknal.nodes.workbench",
     "seeknal.nodes.python_function",
     "seeknal.workflow.workers",

@@ -181,7 +181,7 @@ def _insist_on_identity(task: Task, bench: Workbench) -> None:
     """
     from seeknal.dag.project import Project
     from seeknal.nodes.kind import Surroundings, encoded_identity
-    from seeknal.nodes.python_function import implementation_of
+    from seeknal.nodes.registry import implementation_of
     from seeknal.store.file_memo import FileDigests
 
     if not task.identity:
@@ -203,7 +203,7 @@ def execute(task: Task) -> Outcome:
 
     from seeknal.dag.sql_problem import engine_problem
     from seeknal.nodes.checks import ChecksFailed
-    from seeknal.nodes.python_function import implementation_of
+    from seeknal.nodes.registry import implementation_of
     from seeknal.nodes.workbench import QueryFailed
 
     hide_secrets(task.secrets)

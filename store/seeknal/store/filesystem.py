@@ -8,7 +8,6 @@ more than most nodes do: see :func:`sync_filesystem`.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import os
@@ -205,6 +204,8 @@ def _syncfs() -> Callable[[int], int] | None:
     """The system's ``syncfs``, giving 0 or an error number; None where there is none."""
     if not sys.platform.startswith("linux"):
         return None
+    import ctypes
+
     try:
         function = ctypes.CDLL(None, use_errno=True).syncfs
     except (OSError, AttributeError):

@@ -372,7 +372,7 @@ class TestTasks:
             def execute(self, task: Task, bench: Workbench) -> Artifact:
                 raise NodeFailedError("bad value", place=Place("data.csv", 7, 3), hint="mend it")
 
-        monkeypatch.setitem(worker_kinds(), "transform", Kind())
+        monkeypatch.setattr("seeknal.nodes.registry.KINDS", {"transform": Kind()})
         failure = execute(task_of(store)).failure
         assert failure is not None
         assert (failure.message, failure.hint) == ("bad value", "mend it")
@@ -401,14 +401,8 @@ class TestTasks:
                 raise errors.pop()
 
         errors = [duckdb.ConversionException("a"), duckdb.FatalException("b"), duckdb.ConversionException("c")]
-        monkeypatch.setitem(worker_kinds(), "transform", Kind())
+        monkeypatch.setattr("seeknal.nodes.registry.KINDS", {"transform": Kind()})
         for _ in range(3):
             assert execute(task_of(store)).failure is not None
         first, second, third = benches
         assert first is second is not third
-
-
-def worker_kinds() -> dict[str, object]:
-    from seeknal.nodes.registry import KINDS
-
-    return KINDS  # type: ignore[return-value]
