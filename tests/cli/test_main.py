@@ -28,9 +28,11 @@ ENGINES = ("duckdb", "pyarrow", "sqlglot", "rich", "jinja2", "urllib3", "pandas"
 
 
 def imported(*arguments: str, folder: Path, **variables: str) -> set[str]:
-    """The top-level modules and our own that a call imports."""
+    """The modules that a call imports."""
+    code = "import sys\nfrom seeknal.cli.main import main\ntry:\n    main(sys.argv[1:])\n"
+    code += "finally:\n    print('modules:', *sys.modules, file=sys.stderr)\n"
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "seeknal.cli.main", *arguments],
+        [sys.executable, "-c", code, *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), **variables},
         capture_output=True,
@@ -38,9 +40,8 @@ def imported(*arguments: str, folder: Path, **variables: str) -> set[str]:
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    names = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
-    assert "click" in names, "nothing was measured"
-    return names
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("modules: "))
+    return set(line.split())
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("-h",), ("env", "--help"), ("run", "--help")])
@@ -86,12 +87,65 @@ def test_listing_environments_imports_no_engine(settled: Project) -> None:
     assert among(ENGINES, imported("env", "list", folder=settled.root)) == set()
 
 
+# What a plan of an edited query has no use for, in a project of plain queries: other engines, what runs and delivers,
+# what starts processes, kinds that the project does not have, and what only wrong names and new versions need.
+NOT_FOR_A_PLAN = (
+    *(name for name in ENGINES if name != "duckdb"),
+    "concurrent",
+    "croniter",
+    "difflib",
+    "logging",
+    "multiprocessing",
+    "packaging",
+    "subprocess",
+    "seeknal.nodes.function_call",
+    "seeknal.nodes.model",
+    "seeknal.nodes.aggregation",
+    "seeknal.nodes.python_function",
+    "seeknal.nodes.source",
+    "seeknal.pipeline.context",
+    "seeknal.workflow.delivery",
+    "seeknal.workflow.execution",
+    "seeknal.workflow.workers",
+)
+
+
+def test_planning_an_edit_imports_only_what_the_project_has_use_for(settled: Project) -> None:
+    node = settled.root / "seeknal/one.yml"
+    node.write_text(node.read_text().replace("2 AS a", "3 AS a"))
+    names = imported("plan", "dev", folder=settled.root)
+    assert {"duckdb", "yaml", "seeknal.dag.clause_diff", "seeknal.nodes.transform"} <= names
+    assert among(NOT_FOR_A_PLAN, names) == set()
+
+
+def test_an_edit_that_reads_nothing_new_is_planned_with_one_connection(settled: Project) -> None:
+    node = settled.root / "seeknal/one.yml"
+    node.write_text(node.read_text().replace("2 AS a", "3 AS a"))
+    code = (
+        "import duckdb, sys\nfrom seeknal.cli.main import main\n"
+        "opened, connect = [], duckdb.connect\n"
+        "duckdb.connect = lambda *said, **how: opened.append(said) or connect(*said, **how)\n"
+        "try:\n    main(['plan', 'dev'])\nexcept SystemExit as error:\n    assert not error.code\n"
+        "assert len(opened) == 1, opened\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=settled.root, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "Changed how 'a' is computed" in done.stdout
+
+
 def test_promoting_imports_no_engine(settled: Project) -> None:
     assert among(ENGINES, imported("promote", "dev", "--force", folder=settled.root)) == set()
 
 
 def among(modules: tuple[str, ...], names: set[str]) -> set[str]:
     return {name for name in names for module in modules if name == module or name.startswith(f"{module}.")}
+
+
+def test_whoever_profiles_the_process_sees_its_end(folder: Project, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cProfile", "-o", str(tmp_path / "profile"), "-m", "seeknal.cli.main", "--version"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    subprocess.run(command, cwd=folder.root, env=environment, capture_output=True, check=True, timeout=60)
+    assert (tmp_path / "profile").stat().st_size
 
 
 def test_the_version_is_the_packages(folder: Project) -> None:

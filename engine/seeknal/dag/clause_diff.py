@@ -35,12 +35,14 @@ _MODIFIERS = {
 }
 
 
-def changed_clauses(before: str, after: str) -> list[str]:
+def changed_clauses(before: str, after: str, parser: Any = None) -> list[str]:
     """List what changed between two queries, one line each, such as ``Changed how 'amount' is computed``.
 
-    Columns that came or went are left out: their types tell of them. Empty where either text has no tree to compare.
+    ``parser`` is a DuckDB connection, used for its parser only; without one it takes its own. Columns that came or went
+    are left out: their types tell of them. Empty where either text has no tree to compare.
     """
-    old, new = _select(before), _select(after)
+    trees = SyntaxTrees(parser if parser is not None else _own_parser())
+    old, new = _select(before, trees), _select(after, trees)
     if old is None or new is None:
         return []
     was, now = _columns(old), _columns(new)
@@ -54,18 +56,18 @@ def changed_clauses(before: str, after: str) -> list[str]:
 
 
 @cache
-def _trees() -> SyntaxTrees:
+def _own_parser() -> Any:
     import duckdb
 
-    return SyntaxTrees(duckdb.connect(":memory:", config={"threads": 1}))
+    return duckdb.connect(":memory:", config={"threads": 1})
 
 
-def _select(text: str) -> dict[str, Any] | None:
+def _select(text: str, trees: SyntaxTrees) -> dict[str, Any] | None:
     """The tree of a text that is one SELECT, without places."""
     import duckdb
 
     try:
-        tree = msgspec.json.decode(_trees().tree(text))
+        tree = msgspec.json.decode(trees.tree(text))
     except (duckdb.Error, RecursionError, UnicodeError):
         return None
     statements = tree.get("statements", ())

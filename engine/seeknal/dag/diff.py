@@ -52,11 +52,13 @@ class ManifestDiff(msgspec.Struct):
         *,
         old_schemas: Mapping[str, Schema | None] | None = None,
         new_schemas: Mapping[str, Schema | None] | None = None,
+        parser: Any = None,
     ) -> ManifestDiff:
         """Compare two manifests.
 
         The schemas map a node's id to its output columns (name to DuckDB type, in order). Where a node is missing on
-        either side, or None, its columns are read from what it says.
+        either side, or None, its columns are read from what it says. ``parser`` is a DuckDB connection, used for its
+        parser only; one is opened where it takes one and there is none.
         """
         old_schemas, new_schemas = old_schemas or {}, new_schemas or {}
         modified: dict[str, NodeChange] = {}
@@ -75,6 +77,7 @@ class ManifestDiff(msgspec.Struct):
                 new_inputs=new_inputs,
                 old_schema=old_schema,
                 new_schema=new_schema,
+                parser=parser,
             )
             if change:
                 modified[node_id] = change

@@ -76,9 +76,17 @@ class Inference:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def rest(self) -> None:
-        """Give back the memory that only analysing takes; it is taken again when something is analysed."""
-        self._binder.rest()
+    @property
+    def parser(self) -> Any:
+        """A DuckDB connection for its parser only."""
+        return self._binder.connection
+
+    def rest(self, *, from_tables: int = 0) -> None:
+        """Give back the memory that only analysing takes, where it has made that many tables; it is taken again when
+        something is analysed.
+        """
+        if self._binder.table_count >= from_tables:
+            self._binder.rest()
 
     @timed("analyse")
     def analyse(self) -> Analysis:

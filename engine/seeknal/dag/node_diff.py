@@ -38,6 +38,7 @@ class _Pair(msgspec.Struct, frozen=True):
     old_inputs: list[str]
     new_inputs: list[str]
     has_schemas: bool
+    parser: Any
 
 
 def compare_nodes(
@@ -48,11 +49,13 @@ def compare_nodes(
     new_inputs: Sequence[str] = (),
     old_schema: Schema | None = None,
     new_schema: Schema | None = None,
+    parser: Any = None,
 ) -> NodeChange | None:
     """Compare a node with its former self; None where nothing about it changed.
 
     ``…_inputs`` are the ids of the nodes that it reads, ``…_schema`` its output columns where they are known. A node
-    that reads no other and whose schema changed has changed even if it says the same: its data did.
+    that reads no other and whose schema changed has changed even if it says the same: its data did. ``parser`` is a
+    DuckDB connection, used for its parser only; one is opened where it takes one and there is none.
     """
     pair = _Pair(
         old,
@@ -60,6 +63,7 @@ def compare_nodes(
         _unique([*_declared_inputs(old), *old_inputs]),
         _unique([*_declared_inputs(new), *new_inputs]),
         old_schema is not None and new_schema is not None,
+        parser,
     )
     findings = list(_findings(pair))
     if old_schema is not None and new_schema is not None:
@@ -116,9 +120,8 @@ def _compare_transform(before: str, after: str, pair: _Pair) -> Finding:
     if pair.has_schemas and not differs_in_case_only(before, after):
         from seeknal.dag.clause_diff import changed_clauses
 
-        return Finding(
-            "transform", NON_BREAKING, [f"transform: {line}" for line in changed_clauses(before, after)], NON_BREAKING
-        )
+        lines = [f"transform: {line}" for line in changed_clauses(before, after, pair.parser)]
+        return Finding("transform", NON_BREAKING, lines, NON_BREAKING)
     change = compare_sql(before, after, old_inputs=pair.old_inputs, new_inputs=pair.new_inputs)
     details = [f"transform: {detail}" for detail in change.details]
     if change.category == METADATA:

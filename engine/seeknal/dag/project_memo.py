@@ -212,6 +212,11 @@ class RememberingBinder:
         """The binder's own connection."""
         return self._binder.connection
 
+    @property
+    def table_count(self) -> int:
+        """How many nodes' columns the binder itself was told."""
+        return self._binder.table_count
+
     def close(self) -> None:
         self._binder.close()
 

@@ -118,13 +118,17 @@ def plan_change(
     base_schemas: Mapping[str, Schema | None],
     base_fingerprints: Mapping[str, str],
     forecast: Sequence[Forecast],
+    parser: Any = None,
 ) -> ChangePlan:
-    """Compare a compiled project with what the base snapshot holds. Pure: reads and writes nothing."""
+    """Compare a compiled project with what the base snapshot holds. Pure: reads and writes nothing.
+
+    ``parser`` is a DuckDB connection, used for its parser only; one is opened where it takes one and there is none.
+    """
     manifest = compiled.parsed.manifest
     old = base_manifest if base_manifest is not None else Manifest(manifest.metadata.project)
     known = compiled.analysis.schemas()
     # A node that no longer binds has no schema to compare; its text is compared instead.
-    diff = ManifestDiff.compare(old, manifest, old_schemas=dict(base_schemas), new_schemas=known)
+    diff = ManifestDiff.compare(old, manifest, old_schemas=dict(base_schemas), new_schemas=known, parser=parser)
     categories = diff.get_nodes_to_rebuild(manifest, include_metadata=True)
     for node_id in compiled.analysis.problems:
         if base_manifest is not None and node_id in old.nodes:

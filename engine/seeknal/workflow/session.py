@@ -54,6 +54,9 @@ if TYPE_CHECKING:
 # No node is expected to write one file for longer than this.
 UNFINISHED_SECONDS = 2 * 24 * 3600
 
+# What binding made of so few nodes' columns takes less memory than a new connection takes time.
+FEW_TABLES = 50
+
 EMPTY = Base(Tree({}), None)
 
 
@@ -119,12 +122,15 @@ class Session:
             self.digests.save()
             self.compiled.parsed.memo.save()
 
-    def _rest(self) -> None:
-        """Give back the memory that only reading and analysing the project take; running takes its own."""
+    def _rest(self, *, from_tables: int = 0) -> None:
+        """Give back the memory that only reading and analysing the project take; running takes its own.
+
+        ``from_tables``: as for :meth:`Inference.rest`.
+        """
         drafts, analyses = self.compiled.parsed.drafts, self.compiled.analysis.nodes
         if all(node.schema or not drafts[name].implementation.makes_table for name, node in analyses.items()):
             # Otherwise more is to be bound when running tells what is not known yet.
-            self._inference.rest()
+            self._inference.rest(from_tables=from_tables)
         if self.store.root.is_dir():
             self.store.prepare()
             self.compiled.parsed.memo.rest()
@@ -186,7 +192,8 @@ class Session:
 
     def plan(self, environment: str, options: RunOptions | None = None) -> ChangePlan:
         """Compare the project with production, and forecast a run in an environment where it type-checks."""
-        self._rest()
+        # What compares queries has use for a connection.
+        self._rest(from_tables=FEW_TABLES)
         production = self._head(PRODUCTION)
         runnable = not self.compiled.analysis.problems
         return plan_change(
@@ -197,6 +204,7 @@ class Session:
             base_schemas=schemas_of(production.tree) if production else {},
             base_fingerprints=fingerprints_of(production.tree) if production else {},
             forecast=self._forecast(environment, options or RunOptions()) if runnable else [],
+            parser=self._inference.parser,
         )
 
     def _forecast(self, environment: str, options: RunOptions) -> list[Forecast]:
