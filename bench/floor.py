@@ -10,14 +10,23 @@ remembered, and nothing is durable.
 from __future__ import annotations
 
 import sys
-import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from cold import ColdProject
 from generate import generate
-from report import Result, Series, Table, finish, measure_alternating, options, seeknal_command
+from report import (
+    Result,
+    Series,
+    Table,
+    finish,
+    measure_alternating,
+    options,
+    projects_folder,
+    seeknal_command,
+    with_projects,
+)
 
 ROWS_QUERIES = {
     "clean": "SELECT id, customer, amount, day, note FROM source.events WHERE amount >= 5",
@@ -50,15 +59,16 @@ def main() -> None:
     parser = options(__doc__, rounds=3)
     parser.add_argument("--nodes", type=int, nargs="*", default=[8, 100, 1000])
     parser.add_argument("--rows", type=int, default=10_000_000, help="0 leaves the rows out")
+    with_projects(parser)
     given = parser.parse_args()
     seeknal = seeknal_command(given.seeknal)
     table = Table("Cold runs over a plain loop of COPYs (whole processes)")
     series: dict[str, Series] = {}
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+    with projects_folder(given.projects, "floor") as folder:
         for nodes in given.nodes:
-            root = Path(folder) / f"nodes-{nodes}"
+            root = folder / f"nodes-{nodes}"
             generate(root, nodes)
-            project = ColdProject(root, Path(folder) / "aside")
+            project = ColdProject(root, folder / "aside")
             ways = {
                 "plain loop": project.loop,
                 "sequential": lambda project=project: project.run(seeknal),
@@ -80,9 +90,9 @@ def main() -> None:
             )
             series |= {f"{nodes} nodes: {name}": samples for name, samples in found.items()}
         if given.rows:
-            root = Path(folder) / "rows"
+            root = folder / "rows"
             rows_project(root, given.rows)
-            project = ColdProject(root, Path(folder) / "aside")
+            project = ColdProject(root, folder / "aside")
             found = measure_alternating(
                 {
                     "plain loop": lambda: project.loop(memory=True),

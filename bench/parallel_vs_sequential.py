@@ -15,10 +15,8 @@ from __future__ import annotations
 
 import functools
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -33,7 +31,9 @@ from report import (
     finish,
     measure_alternating,
     options,
+    projects_folder,
     seeknal_command,
+    with_projects,
 )
 
 HEAVY = """kind: transform
@@ -94,6 +94,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8], help="2 is always among them")
     parser.add_argument("--cases", nargs="+", default=["tutorial", "heavy", "wide", "layered"])
     parser.add_argument("--heavy-rows", type=int, default=6000, help="how much a heavy node computes: its square")
+    with_projects(parser)
     given = parser.parse_args()
     seeknal = seeknal_command(given.seeknal)
     make = {
@@ -104,8 +105,7 @@ def main() -> None:
     }
     table = Table("Parallel runs over sequential ones (whole processes, from nothing)")
     series: dict[str, Series] = {}
-    folder = Path(tempfile.mkdtemp(prefix="bench-"))
-    try:
+    with projects_folder(given.projects, "parallel") as folder:
         for case in given.cases:
             root = folder / case
             make[case](root)
@@ -120,8 +120,6 @@ def main() -> None:
             found = measure_alternating(ways, given.rounds, warm_up=0)
             table.add(*results_of(case, found))
             series |= {f"{case}: {name}": samples for name, samples in found.items()}
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     finish("parallel_vs_sequential", table, given.out, series)
 
 

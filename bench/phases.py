@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-import tempfile
 from collections import defaultdict
 from pathlib import Path
 
@@ -19,7 +18,18 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from cold import ColdProject
 from generate import generate
-from report import ROOT, Result, Sample, Series, Table, finish, options, seeknal_command
+from report import (
+    ROOT,
+    Result,
+    Sample,
+    Series,
+    Table,
+    finish,
+    options,
+    projects_folder,
+    seeknal_command,
+    with_projects,
+)
 
 for source in ("engine", "store", "cli"):
     sys.path.insert(0, str(ROOT / source))
@@ -55,19 +65,20 @@ def phases_of(trace: Path) -> dict[str, tuple[float, int]]:
 def main() -> None:
     parser = options(__doc__, rounds=3)
     parser.add_argument("--nodes", type=int, default=1000)
+    with_projects(parser)
     given = parser.parse_args()
     seeknal = seeknal_command(given.seeknal)
     loops: list[Sample] = []
     runs: list[Sample] = []
     seconds: dict[str, list[float]] = defaultdict(list)
     counts: dict[str, int] = {}
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        root = Path(folder) / "project"
+    with projects_folder(given.projects, "phases") as folder:
+        root = folder / "project"
         generate(root, given.nodes)
-        project = ColdProject(root, Path(folder) / "aside")
+        project = ColdProject(root, folder / "aside")
         for _ in range(given.rounds):
             loops.append(project.loop())
-            trace = Path(folder) / "trace.json"
+            trace = folder / "trace.json"
             runs.append(project.run(seeknal, "--profile", str(trace)))
             found = phases_of(trace)
             for name, (own, count) in found.items():

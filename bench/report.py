@@ -253,17 +253,25 @@ def options(description: str | None, *, rounds: int) -> argparse.ArgumentParser:
 
 
 def with_projects(parser: argparse.ArgumentParser) -> None:
-    """Add --projects, the option of benchmarks whose projects take minutes to build."""
+    """Add --projects, the option of benchmarks that build projects."""
     parser.add_argument(
-        "--projects", type=Path, metavar="FOLDER", help="build projects there, or use those that are there already"
+        "--projects",
+        type=Path,
+        metavar="FOLDER",
+        help="build projects there and leave them, or use those that are there already",
     )
 
 
 @contextlib.contextmanager
-def projects_folder(given: Path | None) -> Iterator[Path]:
-    """The folder for projects: that of ``--projects``, or one that is removed in the end."""
+def projects_folder(given: Path | None, name: str = "") -> Iterator[Path]:
+    """The folder for projects: that of ``--projects``, or one that is removed in the end.
+
+    ``name``: that of the folder in it whose projects are no other benchmark's.
+    """
     if given is not None:
-        yield given.resolve()
+        own = given.resolve() / name
+        own.mkdir(parents=True, exist_ok=True)
+        yield own
         return
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         yield Path(folder)

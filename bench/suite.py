@@ -29,23 +29,24 @@ from report import ROOT, checkout_environment
 class Benchmark:
     """A script of this folder, its options here, and its options where it only has to work.
 
-    ``shares``: it uses the projects that others built.
+    ``builds``: it builds projects, or uses those that others built. They are removed when everything is over: a disk
+    that has just removed thousands of files may take its time to make new ones.
     """
 
     name: str
     options: str
     quick: str
-    shares: bool = False
+    builds: bool = True
 
 
 # The one that builds the largest project comes before those that use it.
 BENCHMARKS = (
-    Benchmark("startup", "--rounds 15", "--rounds 2"),
-    Benchmark("scheduler", "--rounds 5", "--rounds 1 --nodes 1000"),
-    Benchmark("scale", "--rounds 3", "--rounds 1 --nodes 200", shares=True),
-    Benchmark("noop", "--rounds 11", "--rounds 2 --nodes 100 200", shares=True),
-    Benchmark("plan", "--rounds 7", "--rounds 2 --nodes 100 200", shares=True),
-    Benchmark("promote", "--rounds 15", "--rounds 2 --nodes 8 200", shares=True),
+    Benchmark("startup", "--rounds 15", "--rounds 2", builds=False),
+    Benchmark("scheduler", "--rounds 5", "--rounds 1 --nodes 1000", builds=False),
+    Benchmark("scale", "--rounds 3", "--rounds 1 --nodes 200"),
+    Benchmark("noop", "--rounds 11", "--rounds 2 --nodes 100 200"),
+    Benchmark("plan", "--rounds 7", "--rounds 2 --nodes 100 200"),
+    Benchmark("promote", "--rounds 15", "--rounds 2 --nodes 8 200"),
     Benchmark("floor", "--rounds 5", "--rounds 1 --nodes 8 100 --rows 100000"),
     Benchmark("phases", "--rounds 3", "--rounds 1 --nodes 100"),
     Benchmark(
@@ -76,7 +77,7 @@ def main() -> int:
                 continue
             begun = time.monotonic()
             options = [*(benchmark.quick if given.quick else benchmark.options).split(), "--seeknal", given.seeknal]
-            options += ["--projects", str(projects)] if benchmark.shares else []
+            options += ["--projects", str(projects)] if benchmark.builds else []
             if not passes("bench", [f"bench/{benchmark.name}.py", *options, "--out", str(out)], projects):
                 failed.append(benchmark.name)
             print(f"({benchmark.name}: {time.monotonic() - begun:.0f} s)\n", flush=True)
