@@ -21,9 +21,9 @@ from seeknal.store.objects import EnvironmentRecord, FailedNodes, Snapshot
 from seeknal.store.store import Store
 from seeknal.workflow.commit import move_to_tree
 from seeknal.workflow.events import Listener, silent
-from seeknal.workflow.heads import AT_ONCE, environment_lock, read_manifest
+from seeknal.workflow.heads import AT_ONCE, environment_lock
 from seeknal.workflow.moves import first_few, what_moved
-from seeknal.workflow.tree_change import TreeChange, stands, tree_change
+from seeknal.workflow.tree_change import TreeChange, insist_on_objects, tree_change
 from seeknal.workflow.views import show_environment, show_record
 
 
@@ -135,11 +135,7 @@ def _plan_again(source: str) -> str:
 def _insist_on_source(store: Store, promotion: Promotion) -> None:
     """Refuse a state that is gone, because the environment went on meanwhile and garbage was collected."""
     try:
-        snapshot = store.read_snapshot(promotion.source_digest)
-        if not stands(store, snapshot, promotion.change):
-            # It says what is wrong, where anything is.
-            store.read_tree(snapshot.tree)
-            read_manifest(store, snapshot.manifest)
+        insist_on_objects(store, store.read_snapshot(promotion.source_digest), promotion.change)
     except CorruptObjectError:
         if store.refs.read(promotion.source) == promotion.source_digest:
             raise

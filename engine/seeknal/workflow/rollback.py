@@ -1,16 +1,18 @@
 """Rollback: an environment goes back to a state of its history, by one pointer.
 
 What is written is a new snapshot of a few hundred bytes (the old tree, and as its parent the state that is left) and
-the ref. So a rollback is a move like any other: it stands in the history, and rolling back again takes it back. Nothing
-is computed; production's deliveries are made again from the store.
+the ref, at any size of the project. So a rollback is a move like any other: it stands in the history, and rolling back
+again takes it back. Nothing is computed; production's deliveries are made again from the store.
+
+What it changes is remembered where a run or a promotion led from the one state to the other (see
+:mod:`seeknal.workflow.tree_change`); otherwise two trees are read.
 """
 
 from __future__ import annotations
 
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 
-from seeknal.dag.manifest import Manifest
 from seeknal.dag.names import PRODUCTION
 from seeknal.dag.parameters import RunParameters
 from seeknal.dag.project import Project
@@ -18,14 +20,15 @@ from seeknal.errors import CorruptObjectError, DeliveryError, PromotionRaceError
 from seeknal.state.locks import Patience
 from seeknal.store.history import Moment
 from seeknal.store.leases import Lease
-from seeknal.store.objects import Snapshot, Tree
+from seeknal.store.objects import Snapshot
 from seeknal.store.store import Store
 from seeknal.workflow.commit import move_to_tree
 from seeknal.workflow.delivery import deliver
 from seeknal.workflow.events import Listener, silent
-from seeknal.workflow.heads import AT_ONCE, environment_lock, read_manifest
+from seeknal.workflow.heads import AT_ONCE, environment_lock
 from seeknal.workflow.moments import find_moment, is_number
-from seeknal.workflow.moves import changed_nodes, first_few, what_moved
+from seeknal.workflow.moves import first_few, what_moved
+from seeknal.workflow.tree_change import TreeChange, insist_on_objects, tree_change
 from seeknal.workflow.views import show_environment
 
 
@@ -39,10 +42,8 @@ class Rollback:
     environment: str
     counted: bool
     head: Moment
-    head_tree: Tree
     target: Moment
-    target_tree: Tree
-    manifest: Manifest
+    change: TreeChange
 
     @property
     def changes_nothing(self) -> bool:
@@ -51,7 +52,7 @@ class Rollback:
 
     def changed_nodes(self) -> list[str]:
         """The nodes that will have another output, or none any more."""
-        return changed_nodes(self.head_tree, self.target_tree)
+        return list(self.change.changed)
 
 
 def plan_rollback(store: Store, environment: str, moment: str = "1", *, lease: Lease | None = None) -> Rollback:
@@ -66,26 +67,19 @@ def plan_rollback(store: Store, environment: str, moment: str = "1", *, lease: L
         target = find_moment(store, environment, moment)
         # In this order: what is there once the lease names it stays there.
         lease.protect(target.digest)
-        head_tree = Tree({})
-        # One that is damaged is a reason to leave it.
-        with suppress(CorruptObjectError):
-            head_tree = store.read_tree(head.snapshot.tree)
-        rollback = Rollback(
-            environment,
-            is_number(moment),
-            head,
-            head_tree,
-            target,
-            store.read_tree(target.snapshot.tree),
-            read_manifest(store, target.snapshot.manifest),
-        )
+        try:
+            change = tree_change(store, head.snapshot, target.snapshot)
+        except CorruptObjectError:
+            # Where it is the tree of now that is damaged, that is a reason to leave it.
+            change = tree_change(store, None, target.snapshot)
+        rollback = Rollback(environment, is_number(moment), head, target, change)
         _insist_on_whole(store, rollback)
         return rollback
 
 
 def _insist_on_target(store: Store, rollback: Rollback) -> None:
     try:
-        store.read_tree(store.read_snapshot(rollback.target.digest).tree)
+        insist_on_objects(store, store.read_snapshot(rollback.target.digest), rollback.change)
     except CorruptObjectError as error:
         raise CorruptObjectError(
             f"'{rollback.environment}' cannot go back to {rollback.target.digest[:12]}: {error.message}",
@@ -94,7 +88,9 @@ def _insist_on_target(store: Store, rollback: Rollback) -> None:
 
 
 def _insist_on_whole(store: Store, rollback: Rollback) -> None:
-    gone = [node_id for node_id, entry in rollback.target_tree.nodes.items() if not store.is_whole(entry.artifact)]
+    changed = rollback.change.changed
+    # Only what changes: what the environment has already, it has.
+    gone = [name for name, entry in changed.items() if entry is not None and not store.is_whole(entry.artifact)]
     if gone:
         raise CorruptObjectError(
             f"'{rollback.environment}' cannot go back to {rollback.target.digest[:12]}: "
@@ -152,8 +148,8 @@ def execute_rollback(
                 project,
                 store,
                 environment,
-                rollback.manifest,
-                rollback.target_tree,
+                rollback.change.manifest(),
+                rollback.change.tree(),
                 None,
                 listener,
                 parameters=RunParameters.of_run(target.snapshot),

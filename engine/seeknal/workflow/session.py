@@ -44,7 +44,7 @@ from seeknal.workflow.resolution import Base, Resolver
 from seeknal.workflow.results import Forecast, RunOptions, RunResult, new_run_id
 from seeknal.workflow.selection import Selection, outputs_of, select
 from seeknal.workflow.settled import remember, settled
-from seeknal.workflow.tree_change import remember_change
+from seeknal.workflow.tree_change import remember_changes
 from seeknal.workflow.views import show_environment, show_link
 
 if TYPE_CHECKING:
@@ -276,11 +276,12 @@ class Session:
                 # What was finished is in the cache; make that durable too, the ref stays.
                 self.store.sync(Path(path) for path in run.written)
                 return replace(result, snapshot=head)
+            manifest = run.built_manifest(tree)
             snapshot = commit(
                 self.store,
                 environment,
                 tree,
-                run.built_manifest(tree),
+                manifest,
                 expected_head=head,
                 reason="run",
                 run_id=result.run_id,
@@ -293,9 +294,8 @@ class Session:
             keep_states(self.project.environment_folder(environment), fingerprints_of(tree, done))
             now = self.store.read_snapshot(snapshot)
             errors = show_environment(self.project, self.store, environment, now, tree, listener)
-            if environment != PRODUCTION and result.status == "success":
-                # What a promotion of it would change.
-                remember_change(self.store, self._head(PRODUCTION), now, tree, self.manifest)
+            if result.status == "success":
+                self._remember_changes(environment, head, Head(snapshot, now, tree, manifest))
             if publish:
                 errors += deliver(
                     self.project, self.store, environment, self.manifest, tree, done, listener, stop, self.parameters
@@ -320,6 +320,15 @@ class Session:
         after = {**kept, **run.failed_nodes()}
         if after != before:
             self.store.write_failed(environment, FailedNodes(after))
+
+    def _remember_changes(self, environment: str, head: str | None, now: Head) -> None:
+        """Note what a promotion of a state would change, and what going back from it would."""
+        before = self._read_heads.get(head or "") if environment == PRODUCTION else self._head(PRODUCTION)
+        ways = [] if environment == PRODUCTION else [(before, now)]
+        if before is not None and before.digest != now.digest:
+            ways.append((now, before))
+        if ways:
+            remember_changes(self.store, *ways)
 
     def _remember_settled(self, head: str, published: bool, result: RunResult) -> None:
         """Note what this state rests on; see :mod:`seeknal.workflow.settled`."""

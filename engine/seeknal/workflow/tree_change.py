@@ -1,9 +1,10 @@
 """What an environment's readers will find changed when it comes to stand at another tree.
 
-Promotion moves one pointer, at any size of the project. What it says and checks before that (which nodes change,
-whether any output is behind, what is to be delivered) follows from two trees and a manifest, which never change. So it
-is worked out when the environment is run, which has them at hand, and remembered; whoever promotes reads that, looks
-that the objects still hold what they held, and reads no tree. Where it was forgotten, the trees are read.
+Promotion and rollback move one pointer, at any size of the project. What they say and check before that (which nodes
+change, whether any output is behind, what is to be delivered) follows from two trees and a manifest, which never
+change. So it is worked out when an environment is run, which has them at hand, and remembered, both ways; whoever
+promotes or rolls back reads that, looks that the objects still hold what they held, and reads no tree. Where it was
+forgotten, the trees are read.
 """
 
 from __future__ import annotations
@@ -71,24 +72,21 @@ def tree_change(store: Store, before: Snapshot | None, after: Snapshot) -> TreeC
     return _read_change(store, before, after)
 
 
-def remember_change(store: Store, before: Head | None, after: Snapshot, tree: Tree, like: Manifest) -> None:
-    """Work out a change for whoever asks for it next. What stands in the way costs time only.
+def remember_changes(store: Store, *ways: tuple[Head | None, Head]) -> None:
+    """Work out what ways from one state to another change, for whoever asks for it next.
 
-    ``tree`` is that of ``after``, and ``like`` a manifest that shares its nodes with its own one.
+    What stands in the way costs time only.
     """
-    memo, key = _memo(store), _key(before.snapshot if before else None, after)
+    memo = _memo(store)
     try:
         store.prepare()
-        change = _compare(
-            read_manifest(store, after.manifest, like),
-            before.tree if before else Tree({}),
-            tree,
-            digest_file(store.manifest_path(after.manifest)),
-            store.tree_path(after.tree).stat().st_size,
-        )
-        if stands(store, after, change):
-            memo.keep(key, _encoder.encode(change))
-            memo.save()
+        for before, after in ways:
+            if after.manifest is None:
+                continue
+            change = _compare(store, before.tree if before else Tree({}), after.snapshot, after.tree, after.manifest)
+            if stands(store, after.snapshot, change):
+                memo.keep(_key(before.snapshot if before else None, after.snapshot), _encoder.encode(change))
+        memo.save()
     except (StoreError, OSError):
         return
 
@@ -99,6 +97,14 @@ def stands(store: Store, after: Snapshot, change: TreeChange) -> bool:
     return store.seals.vouch_for(store.tree_path(after.tree), after.tree, change.tree_bytes) and store.seals.vouch_for(
         store.manifest_path(after.manifest), digest, size
     )
+
+
+def insist_on_objects(store: Store, after: Snapshot, change: TreeChange) -> None:
+    """Raise StoreError where the tree or the manifest is not there, or does not hold what it held."""
+    if not stands(store, after, change):
+        # Reading says what is wrong, where anything is.
+        store.read_tree(after.tree)
+        read_manifest(store, after.manifest)
 
 
 def _memo(store: Store) -> Memo:
@@ -112,22 +118,15 @@ def _key(before: Snapshot | None, after: Snapshot) -> bytes:
 def _read_change(store: Store, before: Snapshot | None, after: Snapshot) -> TreeChange:
     tree = store.read_tree(after.tree)
     manifest = read_manifest(store, after.manifest)
-    return _compare(
-        manifest,
-        store.read_tree(before.tree) if before else Tree({}),
-        tree,
-        digest_file(store.manifest_path(after.manifest)),
-        store.tree_path(after.tree).stat().st_size,
-    )
+    return _compare(store, store.read_tree(before.tree) if before else Tree({}), after, tree, manifest)
 
 
-def _compare(
-    manifest: Manifest, before: Tree, after: Tree, manifest_file: tuple[str, int], tree_bytes: int
-) -> TreeChange:
+def _compare(store: Store, before: Tree, after: Snapshot, tree: Tree, manifest: Manifest) -> TreeChange:
+    """The change from a tree to that of a snapshot, of which this is the manifest. Raises OSError."""
     from seeknal.nodes.registry import KINDS
 
-    entries = after.nodes
-    changed = {node_id: entries.get(node_id) for node_id in changed_nodes(before, after)}
+    entries = tree.nodes
+    changed = {node_id: entries.get(node_id) for node_id in changed_nodes(before, tree)}
     names = short_names(before.nodes | entries)
     exposures = [node for node in manifest.nodes.values() if node.kind == "exposure"]
     return TreeChange(
@@ -141,6 +140,6 @@ def _compare(
         ],
         [node.to_dict() for node in exposures],
         {node.id: entries[node.id] for node in exposures if node.id in entries},
-        manifest_file,
-        tree_bytes,
+        digest_file(store.manifest_path(after.manifest)),
+        store.tree_path(after.tree).stat().st_size,
     )

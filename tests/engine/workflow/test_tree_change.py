@@ -12,6 +12,7 @@ from seeknal.errors import StoreError
 from seeknal.store.objects import Snapshot
 from seeknal.store.store import Store
 from seeknal.workflow.environment import EnvironmentManager
+from seeknal.workflow.rollback import execute_rollback, plan_rollback
 from seeknal.workflow.tree_change import TreeChange, stands, tree_change
 from tests.engine.workflow.projects import run, transform, write_project
 
@@ -64,11 +65,15 @@ def test_a_run_remembers_what_its_promotion_would_change(root: Path) -> None:
     assert [node["id"] for node in change.exposures] == ["exposure.out"]
 
 
-def test_what_is_remembered_is_what_the_trees_say(root: Path) -> None:
+@pytest.mark.parametrize("back", [False, True])
+def test_what_is_remembered_is_what_the_trees_say(root: Path, back: bool) -> None:
     store, before, after = states(root)
-    remembered = tree_change(store, before, after)
+    start, end = (after, before) if back else (before, after)
+    remembered = tree_change(store, start, end)
     memo(root).unlink()
-    assert tree_change(store, before, after) == remembered
+    assert tree_change(store, start, end) == remembered
+    assert list(remembered.changed) == ["transform.a", "transform.c"]
+    assert (remembered.changed["transform.c"] is None) is not back
     assert tree_change(store, None, after).changed.keys() == {"transform.a", "transform.b", "exposure.out"}
 
 
@@ -89,6 +94,62 @@ def test_a_promotion_reads_no_tree_where_the_change_is_remembered(root: Path) ->
     store, before, _ = states(root)
     store.tree_path(before.tree).rename(root / "elsewhere")
     assert manager_of(root).promote("dev")["changed_nodes"] == ["transform.a", "transform.c"]
+
+
+def test_going_back_from_a_promotion_and_forth_again_reads_no_tree(root: Path) -> None:
+    _, before, after = states(root)
+    manager_of(root).promote("dev")
+    for expected in (before, after):
+        assert rolled_back_without_reading(root) == ["transform.a", "transform.c"]
+        assert stood_at(root) == expected.tree
+
+
+def test_going_back_from_a_run_reads_no_tree(root: Path) -> None:
+    _, before, _ = states(root)
+    assert run(root).status == "success"
+    assert rolled_back_without_reading(root) == ["transform.a", "transform.c"]
+    assert stood_at(root) == before.tree
+
+
+def test_going_back_where_no_change_is_remembered_does_the_same(root: Path) -> None:
+    store, before, _ = states(root)
+    assert run(root).status == "success"
+    memo(root).unlink()
+    rollback = plan_rollback(store, "prod")
+    assert rollback.changed_nodes() == ["transform.a", "transform.c"]
+    execute_rollback(Project.open(root), store, rollback)
+    assert stood_at(root) == before.tree
+
+
+def test_going_back_leaves_a_tree_that_is_damaged(root: Path) -> None:
+    store, before, _ = states(root)
+    assert run(root).status == "success"
+    memo(root).unlink()
+    store.tree_path(stood_at(root)).unlink()
+    # What changes is then unknown, so it is everything.
+    assert len(plan_rollback(store, "prod").changed_nodes()) == 4
+    execute_rollback(Project.open(root), store, plan_rollback(store, "prod"))
+    assert stood_at(root) == before.tree
+
+
+def rolled_back_without_reading(root: Path) -> list[str]:
+    """Roll production back while the tree that it stands at is away; gives the nodes that this changed."""
+    project = Project.open(root)
+    store = project.store()
+    path = store.tree_path(stood_at(root))
+    away = path.rename(root / "away")
+    rollback = plan_rollback(store, "prod")
+    _, errors = execute_rollback(project, store, rollback)
+    assert errors == []
+    away.rename(path)
+    return rollback.changed_nodes()
+
+
+def stood_at(root: Path) -> str:
+    """The tree of production."""
+    head = Project.open(root).store().head("prod")
+    assert head is not None
+    return head.tree
 
 
 @pytest.mark.parametrize("what", ["tree", "manifest"])
