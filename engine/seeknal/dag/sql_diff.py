@@ -90,7 +90,7 @@ def differs_in_case_only(old_sql: str, new_sql: str) -> bool:
     if len(old_tokens) != len(new_tokens):
         return False
     for old_token, new_token in zip(old_tokens, new_tokens, strict=True):
-        if old_token != new_token and (
+        if old_token.said != new_token.said and (
             (old_token.kind, old_token.before) != (new_token.kind, new_token.before)
             or old_token.kind != "word"
             or old_token.text.lower() != new_token.text.lower()

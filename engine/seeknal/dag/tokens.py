@@ -8,8 +8,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
 from typing import Literal
+
+import msgspec
 
 _BLANKS = b" \t\n\r\f\v"
 _BLOCK_COMMENT = b"*"
@@ -20,9 +21,8 @@ TEMPLATE_PATTERN = r"""\{\{(?:\s*env:[^{}]*+|(?:[^{}'"]|'[^']*'|"[^"]*"|\{[^{}]*
 _TEMPLATE = re.compile(TEMPLATE_PATTERN.encode())
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
-    """One token. Two are equal where they say the same, wherever they stand.
+class Token(msgspec.Struct, frozen=True):
+    """One token.
 
     ``kind``: a ``word`` is a keyword or an identifier without quotes. ``before`` is what has to stand between the
     token and the one before it: a space; nothing where a template and a word touch; a newline where two strings on
@@ -32,8 +32,13 @@ class Token:
     text: str
     kind: Literal["word", "string", "template", "other"]
     before: Literal[" ", "", "\n"] = " "
-    start: int = field(default=0, compare=False)
-    end: int = field(default=0, compare=False)
+    start: int = 0
+    end: int = 0
+
+    @property
+    def said(self) -> tuple[str, str, str]:
+        """What it says, wherever it stands."""
+        return self.text, self.kind, self.before
 
     @property
     def name(self) -> str:
@@ -49,6 +54,9 @@ def tokens(sql: str) -> list[Token]:
     """Cut a query into its tokens; leave out comments, and semicolons at the end."""
     import duckdb
 
+    # Looked up once: the loop below is what a query's tokens cost.
+    comment, string = duckdb.token_type.comment, duckdb.token_type.string_const
+    words = (duckdb.token_type.identifier, duckdb.token_type.keyword)
     source = sql.encode(errors="replace")
     found: list[Token] = []
     gap = b" "
@@ -86,13 +94,13 @@ def tokens(sql: str) -> list[Token]:
                 gap, start = b"", whole.end()
                 break
             text = source[begin:end].rstrip(_BLANKS)
-            if cut == duckdb.token_type.comment and _is_closed(text):
+            if cut == comment and _is_closed(text):
                 gap += b"\n" if text.startswith(b"--") else _BLOCK_COMMENT
                 continue
             kind: Literal["word", "string", "other"] = "other"
-            if cut == duckdb.token_type.string_const:
+            if cut == string:
                 kind = "string"
-            elif cut in (duckdb.token_type.identifier, duckdb.token_type.keyword) and text[:1] not in b'"`':
+            elif cut in words and text[:1] not in b'"`':
                 kind = "word"
             _append(found, Token(text.decode(), kind, " ", characters(begin), characters(begin + len(text))), gap)
             gap = source[begin + len(text) : end]
@@ -122,9 +130,9 @@ def _append(found: list[Token], token: Token, gap: bytes) -> None:
     if found:
         last = found[-1]
         if not gap and "template" in (last.kind, token.kind) and _sticks(last.text[-1]) and _sticks(token.text[0]):
-            token = replace(token, before="")
+            token = msgspec.structs.replace(token, before="")
         elif last.kind == token.kind == "string" and _BLOCK_COMMENT not in gap and (b"\n" in gap or b"\r" in gap):
-            token = replace(token, before="\n")
+            token = msgspec.structs.replace(token, before="\n")
     found.append(token)
 
 
