@@ -24,6 +24,7 @@ import msgspec
 from msgspec.structs import replace
 
 from seeknal.errors import FormatTooNewError
+from seeknal.json_document import Computed, indented_pieces
 from seeknal.store.filesystem import write_atomically
 from seeknal.version import __version__
 
@@ -323,16 +324,15 @@ class Manifest:
 
     def to_bytes(self, indent: int = 2) -> bytes:
         """The same in UTF-8."""
+        return b"".join(self.pieces(indent))
+
+    def pieces(self, indent: int = 2) -> Iterator[bytes]:
+        """The same, piece by piece."""
         encode = json.JSONEncoder().encode
-        text = bytearray(f'{{"metadata":{encode(self._metadata())},"nodes":{{'.encode())
-        for piece in self._nodes_json(encode, list(self.nodes)):
-            text += piece.encode()
-        text += b'},"edges":['
-        for piece in self._edges_json(encode):
-            text += piece.encode()
+        nodes = Computed(self.nodes, Node.to_dict)
+        document = {"metadata": self._metadata(), "nodes": nodes, "edges": map(Edge.to_dict, self.edges)}
         # Python's own encoder is several times faster without an indent.
-        text += b"]}"
-        return msgspec.json.format(text, indent=indent)
+        return indented_pieces(document, indent, lambda value: encode(value).encode())
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Manifest:
@@ -407,7 +407,7 @@ class Manifest:
 
     def save(self, path: str | Path) -> None:
         """Write the manifest as JSON, replacing the file in one step; creates its folder."""
-        write_atomically(Path(path), self.to_bytes())
+        write_atomically(Path(path), self.pieces())
 
     @classmethod
     def load(cls, path: str | Path, like: Manifest | None = None) -> Manifest:

@@ -52,7 +52,7 @@ def commit(
     kept = parameters.kept() if parameters is not None else {}
     tree_digest = store.write_tree(tree)
     # Also where nothing changed: the one that is there may have been damaged.
-    store.write_manifest(fingerprint, manifest.to_bytes())
+    store.write_manifest(fingerprint, manifest.pieces())
     if expected_head is not None:
         head = store.read_snapshot(expected_head)
         # Production has no base of its own; what a promotion noted there must not make its next run a change.

@@ -132,7 +132,7 @@ def plan_environment(
         return msgspec.structs.replace(before, status="planned", last_accessed=now, plan=planned)
 
     store.prepare()
-    manifest_path = store.write_manifest(change.manifest_fingerprint, session.manifest.to_bytes())
+    manifest_path = store.write_manifest(change.manifest_fingerprint, session.manifest.pieces())
     record = store.update_environment(name, with_plan)
     _show_plan(project, store, record, plan, session, session.base(PRODUCTION).tree, manifest_path)
     return plan

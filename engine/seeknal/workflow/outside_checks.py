@@ -10,15 +10,17 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
 from seeknal.dag.project import Project
 from seeknal.errors import BusyError, FormatTooNewError, SeeknalError
+from seeknal.json_document import indented
 from seeknal.state.libsql_connection import is_libsql_url
 from seeknal.store.column_digests import digest_file
 from seeknal.store.filesystem import leads_elsewhere, place
@@ -28,7 +30,7 @@ from seeknal.store.objects import Deliveries, Delivery, Snapshot, Tree
 from seeknal.store.repair import new_quarantine
 from seeknal.store.store import Store
 from seeknal.workflow.run_records import backend_in_force, database_of, open_backend
-from seeknal.workflow.views import indented, show_environment, shown_links, view_entries
+from seeknal.workflow.views import show_environment, shown_links, view_entries
 
 
 def find_outside(project: Project, store: Store) -> list[Finding]:
@@ -126,7 +128,7 @@ def _other_views(project: Project, store: Store, shown: Collection[str]) -> Iter
             yield Finding("view", where, "does not show its tree", True, [], [Repair(SET_ASIDE, where)])
 
 
-def _stands(entry: Path, content: object) -> bool:
+def _stands(entry: Path, content: str | Mapping[str, Any]) -> bool:
     return _link(entry) == content if isinstance(content, str) else _says(entry, content)
 
 
@@ -138,7 +140,7 @@ def _link(path: Path) -> str | None:
         return None
 
 
-def _says(path: Path, document: object) -> bool:
+def _says(path: Path, document: Mapping[str, Any]) -> bool:
     """Say whether a file holds a document, whichever version of ours wrote it."""
     try:
         found = msgspec.json.decode(path.read_bytes())

@@ -217,7 +217,7 @@ class Session:
     def show_manifest(self, listener: Callable[[Warned], None] = silent) -> None:
         """Make ``target/manifest.json`` show the project as its files are now."""
         self.store.prepare()
-        path = self.store.write_manifest(self.manifest.fingerprint(), self.manifest.to_bytes())
+        path = self.store.write_manifest(self.manifest.fingerprint(), self.manifest.pieces())
         show_link(self.store, path, self.project.target / "manifest.json", listener)
 
     def resolver(self, base: Base, selection: Selection, *, full: bool) -> Resolver:

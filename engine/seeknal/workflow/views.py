@@ -15,16 +15,15 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from seeknal.dag.names import PRODUCTION
 from seeknal.dag.project import Project
 from seeknal.errors import DeliveryError, way_out_of
+from seeknal.json_document import Computed, indented_pieces
 from seeknal.store.filesystem import leads_elsewhere, link_atomically, temporary_name, write_atomically
 from seeknal.store.objects import Blob, EnvironmentRecord, Snapshot, Tree, TreeEntry
 from seeknal.store.store import Store
@@ -201,8 +200,9 @@ def view_entries(store: Store, view: Path, tree: Tree) -> Iterator[tuple[str, An
     yield "run_state.json", run_state(tree)
 
 
-def _write(path: Path, document: Any) -> None:
-    path.write_bytes(indented(document))
+def _write(path: Path, document: Mapping[str, Any]) -> None:
+    with path.open("wb") as file:
+        file.writelines(indented_pieces(document))
 
 
 def model_files(node_id: str, entry: TreeEntry) -> list[tuple[str, Blob]]:
@@ -213,10 +213,10 @@ def model_files(node_id: str, entry: TreeEntry) -> list[tuple[str, Blob]]:
 
 def run_state(tree: Tree) -> dict[str, Any]:
     """The document ``run_state.json``: per node its state, as far as the tree tells."""
-    nodes: dict[str, Any] = {}
-    for node_id, entry in tree.nodes.items():
+
+    def state(entry: TreeEntry) -> dict[str, Any]:
         artifact = entry.artifact
-        nodes[node_id] = {
+        return {
             "hash": entry.fingerprint,
             "fingerprint": entry.fingerprint,
             "last_run": timestamp(artifact.built_at),
@@ -229,6 +229,7 @@ def run_state(tree: Tree) -> dict[str, Any]:
             "completed_partitions": [],
             "restatement_intervals": [],
         }
+
     last = max((entry.artifact.built_at for entry in tree.nodes.values()), default=0.0)
     run_id = next((e.artifact.run_id for e in tree.nodes.values() if e.artifact.built_at == last), "")
     return {
@@ -237,7 +238,7 @@ def run_state(tree: Tree) -> dict[str, Any]:
         "last_run": timestamp(last),
         "run_id": run_id,
         "config": {},
-        "nodes": nodes,
+        "nodes": Computed(tree.nodes, state),
     }
 
 
@@ -284,15 +285,10 @@ def entity_catalog(tree: Tree, node_id: str) -> dict[str, Any]:
     }
 
 
-def indented(document: Any) -> bytes:
-    """A document as JSON for people."""
-    return msgspec.json.format(msgspec.json.encode(document), indent=2)
-
-
-def write_json(store: Store, path: Path, document: Any) -> None:
+def write_json(store: Store, path: Path, document: Mapping[str, Any]) -> None:
     """Write a JSON file in one step."""
     store.prepare()
-    write_atomically(path, indented(document), store.temporary_folder)
+    write_atomically(path, indented_pieces(document), store.temporary_folder)
 
 
 def show_record(project: Project, store: Store, record: EnvironmentRecord) -> None:
@@ -310,21 +306,21 @@ def show_record(project: Project, store: Store, record: EnvironmentRecord) -> No
 
 def show_references(project: Project, store: Store, environment: str, tree: Tree, unchanged: Iterable[str]) -> None:
     """Write an environment's ``refs.json``: the production outputs that its unchanged nodes stand on."""
-    refs = []
-    for node_id in unchanged:
-        entry = tree.nodes.get(node_id)
-        if entry is not None and entry.artifact.parts:
-            kind, _, name = node_id.partition(".")
-            part = entry.artifact.parts[0]
-            refs.append(
-                {
+
+    def references() -> Iterator[dict[str, Any]]:
+        for node_id in unchanged:
+            entry = tree.nodes.get(node_id)
+            if entry is not None and entry.artifact.parts:
+                kind, _, name = node_id.partition(".")
+                part = entry.artifact.parts[0]
+                yield {
                     "node_id": node_id,
                     "output_path": f"target/cache/{kind}/{name}.parquet",
                     "fingerprint": part.digest,
                     "size_bytes": part.size_bytes,
                 }
-            )
-    write_json(store, project.environment_folder(environment) / "refs.json", {"refs": refs})
+
+    write_json(store, project.environment_folder(environment) / "refs.json", {"refs": references()})
 
 
 def hide_environment(project: Project, environment: str) -> None:

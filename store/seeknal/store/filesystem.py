@@ -15,7 +15,7 @@ import shutil
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -90,9 +90,14 @@ def write_whole(descriptor: int, data: bytes) -> None:
 
 
 def write_atomically(
-    path: Path, data: bytes, temporary_folder: Path | None = None, *, durable: bool = False, read_only: bool = False
+    path: Path,
+    data: bytes | Iterable[bytes],
+    temporary_folder: Path | None = None,
+    *,
+    durable: bool = False,
+    read_only: bool = False,
 ) -> None:
-    """Replace ``path`` by a file of these bytes; creates its folder.
+    """Replace ``path`` by a file of these bytes, given whole or in pieces; creates its folder.
 
     What a kill leaves unfinished lies in ``temporary_folder``, which is on the same disk; without one, hidden beside.
     """
@@ -107,7 +112,8 @@ def write_atomically(
         with named(path):
             descriptor = os.open(temporary, _WRITE_FLAGS, 0o444 if read_only else 0o644)
             try:
-                write_whole(descriptor, data)
+                for piece in [data] if isinstance(data, bytes) else data:
+                    write_whole(descriptor, piece)
                 if durable:
                     os.fsync(descriptor)
             finally:

@@ -344,13 +344,16 @@ class Store:
     def manifest_path(self, fingerprint: str) -> Path:
         return self.root / "manifests" / f"{fingerprint}.json"
 
-    def write_manifest(self, fingerprint: str, text: str | bytes) -> Path:
-        """Keep a manifest's JSON under its SHA-256 fingerprint, in place of one that says the same or was cut short."""
+    def write_manifest(self, fingerprint: str, text: str | Iterable[bytes]) -> Path:
+        """Keep a manifest's JSON, as a text or in pieces, under its SHA-256 fingerprint.
+
+        It takes the place of one that says the same or was cut short.
+        """
         path = self.manifest_path(fingerprint)
         # A snapshot may name the one that is there, so what takes its place is durable first.
         # People see it through links; what they write there must not change what a snapshot names.
         with self._placing(path):
-            data = text.encode() if isinstance(text, str) else text
+            data = [text.encode()] if isinstance(text, str) else text
             write_atomically(path, data, self.temporary_folder, durable=path.exists(), read_only=True)
         self._written.append(path)
         return path

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from seeknal.dag.project import Project
+from seeknal.json_document import indented
 from seeknal.store.filesystem import digest_bytes
 from seeknal.store.objects import Artifact, Blob, EnvironmentRecord, Snapshot, Tree, TreeEntry
 from seeknal.store.store import Store
@@ -219,7 +220,7 @@ class TestDocuments:
         assert (fresh["status"], stale["status"]) == ("success", "stale")
         assert (fresh["duration_ms"], fresh["row_count"], fresh["fingerprint"]) == (500.0, 7, digest_bytes(b"x"))
         assert fresh["metadata"]["blobs"] == [digest_bytes(b"x")]
-        assert json.loads(json.dumps(document)) == document
+        assert json.loads(indented(document)) == document
         assert run_state(Tree({}))["nodes"] == {}
 
     def test_record_of_an_environment(self, shop: Shop) -> None:
