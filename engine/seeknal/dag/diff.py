@@ -81,8 +81,9 @@ class ManifestDiff(msgspec.Struct):
             )
             if change:
                 modified[node_id] = change
-        old_edges = dict.fromkeys((edge.from_node, edge.to_node) for edge in old.edges)
-        new_edges = dict.fromkeys((edge.from_node, edge.to_node) for edge in new.edges)
+        # As a rule they are the same, and then nothing is to be made of them.
+        edges = ([], []) if old.edges == new.edges else (old.edges, new.edges)
+        old_edges, new_edges = (dict.fromkeys((edge.from_node, edge.to_node) for edge in of) for of in edges)
         return cls(
             added_nodes={node_id: node for node_id, node in new.nodes.items() if node_id not in old.nodes},
             removed_nodes={node_id: node for node_id, node in old.nodes.items() if node_id not in new.nodes},

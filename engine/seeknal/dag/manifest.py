@@ -138,13 +138,19 @@ class _WrittenEdge(msgspec.Struct, gc=False):
     to_node: str = msgspec.field(name="to")
     edge_type: str = msgspec.field(name="type", default="dependency")
 
+    def says(self, edge: Edge) -> bool:
+        return (self.from_node, self.to_node, self.edge_type) == (edge.from_node, edge.to_node, edge.edge_type)
+
+
+_edge_decoder = msgspec.json.Decoder(_WrittenEdge)
+
 
 class _Written(msgspec.Struct):
-    """A manifest's JSON. Its nodes are decoded one by one: all at once they take several times their memory."""
+    """A manifest's JSON. Nodes and edges are decoded one by one: all at once they take several times their memory."""
 
     metadata: dict[str, Any]
     nodes: dict[str, msgspec.Raw]
-    edges: list[_WrittenEdge]
+    edges: list[msgspec.Raw]
 
 
 class Manifest:
@@ -155,7 +161,7 @@ class Manifest:
         self.nodes: dict[str, Node] = {}
         self.edges: list[Edge] = []
         self.path: Path | None = None
-        self._inputs: dict[str, dict[str, None]] = {}
+        self._inputs: dict[str, list[str]] = {}
         self._readers: dict[str, list[str]] = {}
 
     # building
@@ -168,7 +174,7 @@ class Manifest:
         if from_node in self._inputs.get(to_node, ()):
             return
         self.edges.append(Edge(from_node, to_node, edge_type))
-        self._inputs.setdefault(to_node, {})[from_node] = None
+        self._inputs.setdefault(to_node, []).append(from_node)
         self._readers.setdefault(from_node, []).append(to_node)
 
     # asking
@@ -378,17 +384,20 @@ class Manifest:
             node = Node.from_dict(msgspec.json.decode(raw))
             twin = like.nodes.get(node.id) if like is not None else None
             manifest.add_node(twin if twin == node and twin is not None else node)
+        if like is not None and len(written.edges) == len(like.edges):
+            edges = map(_edge_decoder.decode, written.edges)
+            if all(map(_WrittenEdge.says, edges, like.edges)):
+                manifest.edges, manifest._inputs, manifest._readers = like.edges, like._inputs, like._readers
+                return manifest
         known = {name: name for name in manifest.nodes}
-        for edge in written.edges:
+        for edge in map(_edge_decoder.decode, written.edges):
             from_node, to_node = edge.from_node, edge.to_node
             manifest.add_edge(known.get(from_node, from_node), known.get(to_node, to_node), edge.edge_type)
         if like is not None:
-            for node_id, inputs in manifest._inputs.items():
-                if list(inputs) == list(like._inputs.get(node_id, ())):
-                    manifest._inputs[node_id] = like._inputs[node_id]
-            for node_id, readers in manifest._readers.items():
-                if readers == like._readers.get(node_id):
-                    manifest._readers[node_id] = like._readers[node_id]
+            for own, others in ((manifest._inputs, like._inputs), (manifest._readers, like._readers)):
+                for node_id, names in own.items():
+                    if names == others.get(node_id):
+                        own[node_id] = others[node_id]
         return manifest
 
     @classmethod

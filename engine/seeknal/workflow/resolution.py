@@ -144,7 +144,7 @@ class Resolver:
         if draft.always_runs:
             return Decision(MISS, "depends on the moment, so it runs every time", key)
         if entry is not None and entry.fingerprint == key and self._store.is_whole(entry.artifact):
-            return Decision(HIT, self._why_unchanged(node_id), key, entry.artifact)
+            return Decision(HIT, self._why_unchanged(node_id), entry.fingerprint, entry.artifact)
         found = self._store.find_action(key)
         if found is not None:
             return Decision(HIT, BUILT_BEFORE, key, found)

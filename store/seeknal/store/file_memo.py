@@ -17,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
+import msgspec
+
 from seeknal.errors import StoreError
 from seeknal.store.column_digests import digest_file
 from seeknal.store.filesystem import appearance, write_atomically
@@ -28,7 +30,10 @@ RACY_NS = 2_000_000_000
 # What is read in a few milliseconds.
 SMALL_BYTES = 16 * 1024 * 1024
 
-_Stat: TypeAlias = tuple[int, int, int, int]
+_Known: TypeAlias = tuple[tuple[int, int, int, int], str, int]
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(_Known)
 
 
 class FileDigests:
@@ -41,7 +46,7 @@ class FileDigests:
         self._memo_path = memo_path
         self._clock = clock
         self._temporary_folder = temporary_folder
-        self._files: dict[str, tuple[_Stat, str, int]] | None = None
+        self._files: dict[str, msgspec.Raw] | None = None
         self._changed = False
         self.asked: dict[str, str] = {}
         self.listings: dict[str, list[str]] = {}
@@ -75,7 +80,7 @@ class FileDigests:
             return known, stat.st_size
         read_at_ns = self._clock()
         digest, size = digest_file(Path(path))
-        self._load()[path] = (appearance(stat), digest, read_at_ns)
+        self._load()[path] = msgspec.Raw(_encoder.encode((appearance(stat), digest, read_at_ns)))
         self._changed = True
         return digest, size
 
@@ -84,7 +89,10 @@ class FileDigests:
         known = self._load().get(path)
         if known is None:
             return None
-        before, digest, read_at_ns = known
+        try:
+            before, digest, read_at_ns = _decoder.decode(known)
+        except msgspec.DecodeError:
+            return None
         left_alone_ns = read_at_ns - max(stat.st_mtime_ns, stat.st_ctime_ns)
         return digest if before == appearance(stat) and left_alone_ns > RACY_NS else None
 
@@ -96,7 +104,7 @@ class FileDigests:
                 write_atomically(self._memo_path, encode(FileMemo(there)), self._temporary_folder)
                 self._changed = False
 
-    def _load(self) -> dict[str, tuple[_Stat, str, int]]:
+    def _load(self) -> dict[str, msgspec.Raw]:
         if self._files is None:
             try:
                 self._files = decode(self._memo_path.read_bytes(), FileMemo, "the file memo").files

@@ -222,10 +222,11 @@ class StoreFormat(msgspec.Struct, frozen=True):
 class FileMemo(msgspec.Struct, frozen=True):
     """Content digests of files outside the store: path → (stat, digest, when it was read, in ns since 1970).
 
-    The stat is the size in bytes, the times of the last change of content and of anything, in ns, and the inode.
+    The stat is the size in bytes, the times of the last change of content and of anything, in ns, and the inode. What
+    is known of a file is left as msgpack until it is asked for: there are very many files.
     """
 
-    files: dict[str, tuple[tuple[int, int, int, int], str, int]] = {}
+    files: dict[str, msgspec.Raw] = {}
 
 
 T = TypeVar("T", bound=msgspec.Struct)

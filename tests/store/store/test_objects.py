@@ -52,6 +52,7 @@ artifacts = st.builds(
 )
 digests_or_none = st.none() | digests
 stats = st.tuples(sizes, sizes, sizes, sizes)
+known_files = st.tuples(stats, digests, sizes).map(msgspec.msgpack.encode)
 OBJECTS: dict[type[msgspec.Struct], st.SearchStrategy[Any]] = {
     ActionRecord: st.builds(ActionRecord, digests, names, artifacts),
     Tree: st.builds(Tree, st.dictionaries(names, st.builds(TreeEntry, digests, artifacts, st.booleans()), max_size=3)),
@@ -88,7 +89,12 @@ OBJECTS: dict[type[msgspec.Struct], st.SearchStrategy[Any]] = {
             max_size=2,
         ),
     ),
-    FileMemo: st.builds(FileMemo, st.dictionaries(names, st.tuples(stats, digests, sizes), max_size=3)),
+    FileMemo: st.builds(
+        FileMemo,
+        st.dictionaries(
+            names, st.tuples(stats, digests, sizes).map(msgspec.msgpack.encode).map(msgspec.Raw), max_size=3
+        ),
+    ),
 }
 objects = st.one_of(*OBJECTS.values())
 kinds = st.sampled_from(sorted(OBJECTS, key=lambda kind: kind.__name__))
