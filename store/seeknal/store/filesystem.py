@@ -29,11 +29,14 @@ _serial = iter(range(1 << 62))
 
 def digest_bytes(*parts: bytes | memoryview) -> str:
     """xxh3_128 of some bytes, in parts, as 32 hexadecimal digits: the address of everything in the store."""
-    if len(parts) == 1:
-        return xxhash.xxh3_128_hexdigest(parts[0])
+    return xxhash.xxh3_128_hexdigest(parts[0]) if len(parts) == 1 else digest_pieces(parts)
+
+
+def digest_pieces(pieces: Iterable[bytes | memoryview]) -> str:
+    """The same of bytes that come piece by piece."""
     digest = xxhash.xxh3_128()
-    for part in parts:
-        digest.update(part)
+    for piece in pieces:
+        digest.update(piece)
     return digest.hexdigest()
 
 

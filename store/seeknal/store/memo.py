@@ -11,6 +11,9 @@ one, and those that nobody asks for any more go.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 
 import msgspec
@@ -18,7 +21,7 @@ import xxhash
 
 from seeknal.errors import StoreError
 from seeknal.store.filesystem import write_atomically
-from seeknal.store.objects import FORMAT_VERSIONS, decode, encode
+from seeknal.store.objects import FORMAT_VERSIONS, decode, encode_pieces
 
 SPARE_BYTES = 4 * 1024 * 1024
 
@@ -33,6 +36,17 @@ class MemoContent(msgspec.Struct, frozen=True):
 FORMAT_VERSIONS[MemoContent] = ("memo", 1)
 
 _encoder = msgspec.msgpack.Encoder()
+
+
+# How many answers are encoded at once.
+_AT_ONCE = 500
+
+
+def _map_header(count: int) -> bytes:
+    """How msgpack begins a map of so many entries."""
+    if count < 16:
+        return bytes([0x80 | count])
+    return b"\xde" + count.to_bytes(2, "big") if count < 1 << 16 else b"\xdf" + count.to_bytes(4, "big")
 
 
 def key_of(*parts: object) -> bytes:
@@ -78,15 +92,25 @@ class Memo:
             return
         asked_bytes = sum(map(len, self._asked.values()))
         left = self._rested_bytes + max(SPARE_BYTES, self._rested_bytes + asked_bytes)
-        kept = dict(self._asked)
+        spare: list[bytes] = []
         for key, answer in self._known().items():
             left -= len(key) + len(answer)
             if left < 0:
                 break
-            kept[key] = answer
+            spare.append(key)
         with contextlib.suppress(OSError):
-            write_atomically(self._path, encode(MemoContent(self._stamp, kept)), self._temporary_folder)
+            content = encode_pieces(MemoContent, partial(self._pieces, spare))
+            write_atomically(self._path, content, self._temporary_folder)
             self._is_new = False
+
+    def _pieces(self, spare: Sequence[bytes]) -> Iterator[bytes]:
+        """A MemoContent of what was asked for and what is spare, as msgpack: whole, it is as large as the memo."""
+        known = self._known()
+        count = len(self._asked) + len(spare)
+        yield b"\x82" + b"".join(map(_encoder.encode, ("stamp", self._stamp, "answers"))) + _map_header(count)
+        entries = chain(self._asked.items(), ((key, known[key]) for key in spare))
+        while piece := dict(islice(entries, _AT_ONCE)):
+            yield _encoder.encode(piece)[len(_map_header(len(piece))) :]
 
     def rest(self) -> None:
         """Write the answers down, and give back the memory that they take until one is asked for again."""

@@ -14,13 +14,15 @@ digest. Digests are 32 hexadecimal digits (xxh3_128) unless said otherwise.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
 from seeknal.errors import CorruptObjectError, FormatTooNewError
-from seeknal.store.filesystem import digest_bytes
+from seeknal.store.filesystem import digest_bytes, digest_pieces
 from seeknal.version import __version__
 
 
@@ -264,6 +266,15 @@ def encode(value: msgspec.Struct) -> bytes:
     body = _encoder.encode(value)
     head = f"seeknal {kind} {version}"
     return f"{head} {_digest(head, body)}\n".encode() + body
+
+
+def encode_pieces(kind_of: type[msgspec.Struct], body: Callable[[], Iterable[bytes]]) -> Iterator[bytes]:
+    """As :func:`encode` for a large object, piece by piece. ``body`` gives its msgpack, and is asked twice."""
+    kind, version = FORMAT_VERSIONS[kind_of]
+    head = f"seeknal {kind} {version}"
+    digest = digest_pieces(chain([head.encode() + b"\n"], body()))
+    yield f"{head} {digest}\n".encode()
+    yield from body()
 
 
 def _cut(data: bytes) -> tuple[bytes, memoryview]:

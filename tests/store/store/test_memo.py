@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from seeknal.store import memo as module
-from seeknal.store.memo import Memo, key_of
+from seeknal.store.memo import Memo, MemoContent, key_of
+from seeknal.store.objects import encode
 
 
 def memo(folder: Path, stamp: str = "1") -> Memo:
@@ -32,6 +33,16 @@ def test_equal_values_have_one_key_and_others_have_others() -> None:
     assert key_of("a", [("x", 1)], None) == key_of("a", (["x", 1],), None)
     keys = [key_of("a", "b"), key_of("ab"), key_of(["a", "b"]), key_of("a"), key_of("a", None), key_of("b", "a")]
     assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 500, 515, 516, 1000, 1 << 16])
+def test_a_file_written_piece_by_piece_is_the_whole(tmp_path: Path, count: int) -> None:
+    made = memo(tmp_path)
+    answers = {key_of(number): b"%d" % number for number in range(count)}
+    for key, answer in answers.items():
+        made.keep(key, answer)
+    made.save()
+    assert (tmp_path / "memo" / "answers").read_bytes() == encode(MemoContent("1", answers))
 
 
 def test_answers_of_other_code_are_forgotten(tmp_path: Path) -> None:
