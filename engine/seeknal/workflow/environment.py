@@ -15,14 +15,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from seeknal.dag.manifest import Manifest
 from seeknal.dag.names import PRODUCTION, environment_name, one_on_some_disks
 from seeknal.dag.parameters import GivenParameters
-from seeknal.dag.parse import parse_manifest
 from seeknal.dag.project import Project
 from seeknal.errors import (
     BusyError,
@@ -37,7 +36,6 @@ from seeknal.errors import (
 from seeknal.state.locks import Patience
 from seeknal.store.objects import EnvironmentPlanRecord, EnvironmentRecord
 from seeknal.store.store import Store
-from seeknal.workflow.applying import Applying, ApplyResult
 from seeknal.workflow.commit import who
 from seeknal.workflow.environment_plan import EnvironmentPlan, plan_environment, saved_plan
 from seeknal.workflow.events import Listener, silent
@@ -46,10 +44,22 @@ from seeknal.workflow.limits import default_workers
 from seeknal.workflow.moments import unknown_environment
 from seeknal.workflow.promotion import Promotion, execute_promotion, plan_promotion
 from seeknal.workflow.results import RunOptions
-from seeknal.workflow.session import Session, run_parameters
 from seeknal.workflow.views import hide_environment, timestamp
 
+if TYPE_CHECKING:
+    from seeknal.workflow.applying import Applying, ApplyResult
+    from seeknal.workflow.session import Session
+
 __all__ = ["ApplyResult", "Environment", "EnvironmentManager", "EnvironmentPlan"]
+
+
+def __getattr__(name: str) -> Any:
+    """Give what stands elsewhere and may be asked for here: importing it takes its time."""
+    if name == "ApplyResult":
+        from seeknal.workflow.applying import ApplyResult
+
+        return ApplyResult
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class Environment(msgspec.Struct, frozen=True):
@@ -141,6 +151,9 @@ class EnvironmentManager:
         given: GivenParameters | None = None,
     ) -> Iterator[Applying]:
         """Open the project for running in an environment, or only for looking at that. Raises as :meth:`apply`."""
+        # What only running needs: promoting and listing take a fraction of the time that its imports take.
+        from seeknal.workflow.applying import Applying
+
         name = self._own_name(env_name)
         record, plan = self._planned(name)
         planned = msgspec.convert(plan.parameters, GivenParameters)
@@ -297,6 +310,9 @@ class EnvironmentManager:
     # looking up
 
     def _session(self, manifest: Manifest | None = None, given: GivenParameters | None = None) -> Session:
+        from seeknal.dag.parse import parse_manifest
+        from seeknal.workflow.session import Session, run_parameters
+
         if manifest is None:
             return Session.open(self.project, given)
         return Session(self.project, parse_manifest(self.project, manifest, run_parameters(given)))

@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from seeknal.dag.binding import Schema
 from seeknal.dag.diff import ChangeCategory, ManifestDiff
-from seeknal.dag.inference import CompiledProject
 from seeknal.dag.manifest import Manifest
 from seeknal.errors import Problem
 from seeknal.workflow.results import Forecast
+
+if TYPE_CHECKING:
+    from seeknal.dag.inference import CompiledProject
 
 
 class PlannedNode(msgspec.Struct, frozen=True):

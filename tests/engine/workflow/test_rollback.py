@@ -241,7 +241,9 @@ def test_a_rollback_writes_no_blob_and_at_most_six_small_files(tmp_path: Path, c
     execute_rollback(manager.project, store, plan)
     written = [path for path, stamp in files_below(tmp_path).items() if files.get(path) != stamp]
     # What is remembered only to be faster is one file, whatever is rolled back.
-    written = [path for path in written if not path.endswith(".lock") and "/locks/" not in path and "/memo/" not in path]
+    written = [
+        path for path in written if not path.endswith(".lock") and "/locks/" not in path and "/memo/" not in path
+    ]
     assert len(written) <= 6, written
     assert all(Path(path).stat().st_size < 4096 for path in written)
     assert not [path for path in written if "/blobs/" in path]
