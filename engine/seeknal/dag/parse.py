@@ -17,7 +17,7 @@ from seeknal.dag.manifest import Manifest
 from seeknal.dag.names import nearest
 from seeknal.dag.node_fields import Findings, check_fields, declared_inputs, kind_of, name_of
 from seeknal.dag.parameters import RunParameters
-from seeknal.dag.project import Project, linked_folders, node_files, python_files
+from seeknal.dag.project import Project, linked_folders, node_files
 from seeknal.dag.project_memo import ProjectMemo
 from seeknal.dag.python_draft import drafts_of, function_of
 from seeknal.dag.python_file import find_python_nodes, problem_of
@@ -86,10 +86,11 @@ def parse_project(
     Raises ProjectError with every problem found.
     """
     parser = _Parser(project, parameters, memo)
-    for file in node_files(project):
+    in_yaml, in_python = node_files(project)
+    for file in in_yaml:
         parser.read(file)
     parser.see_links(linked_folders(project))
-    parser.import_files(list(python_files(project)))
+    parser.import_files(list(map(Path, in_python)))
     return parser.parsed()
 
 
@@ -142,9 +143,9 @@ class _Parser:
         self._imported: dict[str, None] = {}
         self._repeatable = True
 
-    def read(self, file: Path) -> None:
+    def read(self, file: str) -> None:
         """Read the nodes of one file: a mapping, a list of mappings, or several documents of either."""
-        name = str(file)[len(self._folder) :].replace(os.sep, "/")
+        name = file[len(self._folder) :].replace(os.sep, "/")
         if not name.isprintable():
             shown = name.encode("unicode_escape", "surrogateescape").decode()
             self._findings.report(

@@ -7,7 +7,7 @@ its name is then the folder's.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -181,18 +181,15 @@ def shared_files(project: Project) -> list[Path]:
     return [folder / name for name in names if os.path.lexists(folder / name)]
 
 
-def node_files(project: Project) -> Iterator[Path]:
-    """The YAML files of a project's nodes, in the order of their paths.
+def node_files(project: Project) -> tuple[list[str], list[str]]:
+    """The files that may declare nodes, those in YAML and those in Python, each in the order of their paths.
 
-    Shared configuration, and files and folders whose names begin with a dot, are left out.
+    Shared configuration, files and folders whose names begin with a dot, and Python files whose names begin with ``_``
+    are left out.
     """
-    shared = _shared_folder(project)
-    return (Path(path) for path in _files(project) if _declares_in_yaml(path, shared))
-
-
-def python_files(project: Project) -> Iterator[Path]:
-    """The Python files that may declare nodes, in the order of their paths: those whose names begin without ``_``."""
-    return (Path(path) for path in _files(project) if _declares_in_python(path))
+    files, shared = _files(project), _shared_folder(project)
+    in_yaml = [path for path in files if _declares_in_yaml(path, shared)]
+    return in_yaml, [path for path in files if _declares_in_python(path)]
 
 
 def project_files(project: Project) -> list[str]:

@@ -96,21 +96,21 @@ class ProjectMemo:
     def save(self) -> None:
         self.memo.save()
 
-    def load_documents(self, path: Path, name: str) -> tuple[list[Document], list[Problem]]:
+    def load_documents(self, path: str, name: str) -> tuple[list[Document], list[Problem]]:
         """As :func:`seeknal.dag.yaml_file.load_documents`; places in remembered documents are found when asked for."""
         if self._digests is None:
-            return load_documents(path, name)
+            return load_documents(Path(path), name)
         try:
             # Whoever opens a project asks for all files' digests first.
-            digest = self._digests.asked.get(str(path)) or self._digests.digest(path)[0]
+            digest = self._digests.asked.get(path) or self._digests.digest(path)[0]
         except OSError:
-            return load_documents(path, name)
+            return load_documents(Path(path), name)
         key = key_of("documents", digest)
         answer = self.memo.find(key)
         if answer is not None:
             values = _values_decoder.decode(answer)
             return [remembered_document(value, path, name, index) for index, value in enumerate(values)], []
-        documents, problems = load_documents(path, name)
+        documents, problems = load_documents(Path(path), name)
         # The file may have changed since its digest was taken.
         if not problems and documents and digest_bytes(documents[0].source.encode()) == digest:
             self.memo.keep(key, _encoder.encode([document.value for document in documents]))

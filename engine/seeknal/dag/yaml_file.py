@@ -134,9 +134,9 @@ class Document:
 _NO_PLACES: dict[KeyPath, Spot] = {}
 
 
-def remembered_document(value: Any, path: Path, name: str, index: int) -> Document:
+def remembered_document(value: Any, path: str, name: str, index: int) -> Document:
     """A document whose value is known: the ``index``-th of a file, which is read again when a place is asked for."""
-    return Document(value, _NO_PLACES, reread=_Reread(value, str(path), name, index))
+    return Document(value, _NO_PLACES, reread=_Reread(value, path, name, index))
 
 
 class _Reread:

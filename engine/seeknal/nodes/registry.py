@@ -7,6 +7,7 @@ projects have nodes of a few kinds.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -33,18 +34,18 @@ _CLASSES = {
 KIND_MODULES = sorted({module for module, _ in _CLASSES.values()})
 
 
+@cache
+def _made(name: str) -> Kind:
+    module, class_name = _CLASSES[name]
+    kind: Kind = getattr(import_module(module), class_name)()
+    return kind
+
+
 class _Kinds(Mapping[str, "Kind"]):
     """The kinds by their names."""
 
-    def __init__(self) -> None:
-        self._made: dict[str, Kind] = {}
-
     def __getitem__(self, name: str) -> Kind:
-        kind = self._made.get(name)
-        if kind is None:
-            module, class_name = _CLASSES[name]
-            kind = self._made[name] = getattr(import_module(module), class_name)()
-        return kind
+        return _made(name)
 
     def __contains__(self, name: object) -> bool:
         return name in _CLASSES
@@ -65,7 +66,7 @@ DECLARABLE_KINDS = [name for name in _CLASSES if name != "entity"]
 def implementation_of(kind: str, function: FunctionReference | None) -> Kind:
     """What executes a node of a kind, by its fields or by its function."""
     if function is None:
-        return KINDS[kind]
+        return _made(kind)
     from seeknal.nodes.python_function import PythonFunction
 
     return PythonFunction(KINDS[kind], function)

@@ -64,13 +64,13 @@ class Seals:
         # Of blobs that are not durable yet.
         self._fresh: set[bytes] = set()
 
-    def vouch_for(self, path: Path, digest: str, size_bytes: int) -> bool:
+    def vouch_for(self, path: Path | str, digest: str, size_bytes: int) -> bool:
         """Say whether a file holds the bytes of this digest: by its seal, or else by reading it. Never raises."""
         try:
             stat = os.stat(path)
             if stat.st_size != size_bytes:
                 return False
-            return self._is_sealed(seal_of(digest, stat)) or self.read(path, digest)
+            return self._is_sealed(seal_of(digest, stat)) or self.read(Path(path), digest)
         except OSError:
             return False
 

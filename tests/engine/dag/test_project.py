@@ -119,6 +119,15 @@ def test_node_files_are_found_in_every_folder_but_the_shared_ones(tmp_path: Path
     (tmp_path / "seeknal" / "folder.yml").mkdir()
     (tmp_path / "seeknal" / "broken.yml").symlink_to(tmp_path / "nowhere")
     # Who reads that one says what is wrong with it; without it its nodes would be gone.
-    found = [path.relative_to(tmp_path / "seeknal").as_posix() for path in node_files(Project(tmp_path))]
-    assert found == ["a.yaml", "b.yml", "broken.yml", "common.yml", "deep/common/d.yml", "deep/er/c.yml"]
-    assert list(node_files(Project(tmp_path / "none"))) == []
+    in_yaml, in_python = node_files(Project(tmp_path))
+    found = [Path(path).relative_to(tmp_path / "seeknal").as_posix() for path in in_yaml]
+    assert found == [
+        "a.yaml",
+        "b.yml",
+        "broken.yml",
+        "common.yml",
+        "deep/common/d.yml",
+        "deep/er/c.yml",
+    ]
+    assert in_python == []
+    assert node_files(Project(tmp_path / "none")) == ([], [])

@@ -18,6 +18,7 @@ import pytest
 
 from seeknal.errors import NodeFailedError
 from seeknal.nodes.kind import Task
+from seeknal.nodes.transform import TransformKind
 from seeknal.nodes.workbench import Workbench
 from seeknal.store.filesystem import digest_bytes
 from seeknal.store.objects import Artifact
@@ -368,11 +369,10 @@ class TestTasks:
     def test_error_that_names_a_place_keeps_it(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         from seeknal.errors import Place
 
-        class Kind:
-            def execute(self, task: Task, bench: Workbench) -> Artifact:
-                raise NodeFailedError("bad value", place=Place("data.csv", 7, 3), hint="mend it")
+        def execute_node(kind: TransformKind, task: Task, bench: Workbench) -> Artifact:
+            raise NodeFailedError("bad value", place=Place("data.csv", 7, 3), hint="mend it")
 
-        monkeypatch.setattr("seeknal.nodes.registry.KINDS", {"transform": Kind()})
+        monkeypatch.setattr(TransformKind, "execute", execute_node)
         failure = execute(task_of(store)).failure
         assert failure is not None
         assert (failure.message, failure.hint) == ("bad value", "mend it")
@@ -395,13 +395,12 @@ class TestTasks:
 
         benches: list[Workbench] = []
 
-        class Kind:
-            def execute(self, task: Task, bench: Workbench) -> Artifact:
-                benches.append(bench)
-                raise errors.pop()
+        def execute_node(kind: TransformKind, task: Task, bench: Workbench) -> Artifact:
+            benches.append(bench)
+            raise errors.pop()
 
         errors = [duckdb.ConversionException("a"), duckdb.FatalException("b"), duckdb.ConversionException("c")]
-        monkeypatch.setattr("seeknal.nodes.registry.KINDS", {"transform": Kind()})
+        monkeypatch.setattr(TransformKind, "execute", execute_node)
         for _ in range(3):
             assert execute(task_of(store)).failure is not None
         first, second, third = benches
