@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -98,17 +97,16 @@ class Spot(msgspec.Struct, frozen=True):
         return Place(file, self.line, self.column)
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(msgspec.Struct, frozen=True):
     """One YAML document: its value, the spot of each path of keys in it (``()`` is the whole), the file's text.
 
     A document that is remembered has neither spots nor text; ``reread`` then gives one that has.
     """
 
     value: Any
-    places: dict[KeyPath, Spot] = field(default_factory=dict)
+    places: dict[KeyPath, Spot] = {}
     source: str = ""
-    reread: Callable[[], Document] | None = field(default=None, compare=False, repr=False)
+    reread: Callable[[], Document] | None = None
 
     def place(self, path: KeyPath, file: str) -> Place:
         """Where a value stands; the nearest thing around it where the path leads nowhere."""

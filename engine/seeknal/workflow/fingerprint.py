@@ -66,8 +66,10 @@ def checks_key(engine: str, checks: Sequence[Check], artifact: Artifact) -> str:
 
 def _read(artifact: Artifact, reads: Sequence[str] | None) -> tuple[list[Column], list[tuple[str, str]]]:
     """The columns of an input that count, and of one that is read whole its files, by name and digest."""
-    wanted = None if reads is None else set(reads)
-    # A column that the input does not have says that somebody misunderstood the other: then all of it counts.
-    if wanted is None or not wanted <= artifact.schema().keys():
-        return list(artifact.columns), [(name, blob.digest) for name, blob in artifact.side_blobs]
-    return [column for column in artifact.columns if column.name in wanted], []
+    if reads is not None:
+        wanted = set(reads)
+        read = [column for column in artifact.columns if column.name in wanted]
+        # A column that the input does not have says that somebody misunderstood the other: then all of it counts.
+        if len(read) == len(wanted):
+            return read, []
+    return list(artifact.columns), [(name, blob.digest) for name, blob in artifact.side_blobs]

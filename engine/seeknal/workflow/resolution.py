@@ -251,6 +251,8 @@ class Resolver:
             if entry is None:
                 yield name, [column.name for column in artifact.columns], True
                 continue
+            if artifact is entry.artifact:
+                continue
             before = {column.name: column for column in entry.artifact.columns}
             changed = [column.name for column in artifact.columns if before.get(column.name) != column]
             changed += [gone for gone in before if gone not in artifact.schema()]
