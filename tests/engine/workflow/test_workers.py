@@ -130,6 +130,12 @@ class TestEveryPlace:
             assert found.failure is not None
             assert "no luck" in found.failure.message
 
+    def test_what_comes_back_may_be_larger_than_a_pipe(self, store: Store, workers: ProcessWorkers) -> None:
+        for place in (Inline(), workers):
+            found = outcome(place.submit(encoded(store, "SELECT error(repeat('no luck ', 50_000))::INTEGER AS a")))
+            assert found.failure is not None
+            assert found.failure.message.count("no luck") >= 50_000
+
     def test_bug_comes_back_as_its_exception_and_the_worker_goes_on(
         self, store: Store, workers: ProcessWorkers
     ) -> None:
@@ -256,6 +262,35 @@ class TestProcesses:
         assert [artifact(future).row_count for future in futures] == [1, 1]
         assert workers.processes() == []
         assert until(lambda: not any(map(is_alive, started)))
+
+    def test_closing_takes_what_is_larger_than_a_pipe(self, store: Store) -> None:
+        workers = ProcessWorkers(1)
+        future = workers.submit(encoded(store, "SELECT error(repeat('no luck ', 50_000))::INTEGER AS a"))
+        workers.close()
+        failure = outcome(future).failure
+        assert failure is not None
+        assert "no luck" in failure.message
+
+    def test_what_a_worker_answered_before_it_died_counts(self, store: Store, workers: ProcessWorkers) -> None:
+        future = workers.submit(encoded(store))
+        assert until(lambda: store.find_action(digest_bytes(b"SELECT 42 AS a")) is not None)
+        (answering,) = workers._busy.values()
+        assert until(answering._answers.poll)
+        (pid,) = pids(workers)
+        os.kill(pid, signal.SIGKILL)
+        assert until(lambda: bool(answering._executor._broken))
+        assert artifact(future).row_count == 1
+        assert artifact(workers.submit(encoded(store, "SELECT 2 AS a"))).row_count == 1
+
+    def test_waiting_gives_what_is_over_and_no_more(self, store: Store, workers: ProcessWorkers) -> None:
+        endless, quick = (workers.submit(encoded(store, query)) for query in (ENDLESS, "SELECT 1 AS a"))
+        assert workers.wait([endless], 0.05) == set()
+        assert workers.wait([endless, quick]) == {quick}
+        assert workers.wait([endless, quick], 0.0) == {quick}
+        assert workers.end(endless)
+        assert workers.wait([endless], PATIENCE_SECONDS) == {endless}
+        with pytest.raises(BrokenExecutor):
+            endless.result()
 
     def test_closing_by_force_ends_what_runs(self, store: Store) -> None:
         workers = ProcessWorkers(2)
