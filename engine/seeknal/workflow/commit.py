@@ -107,6 +107,7 @@ def move_to_tree(
 
     Gives the new snapshot's digest. Raises PromotionRaceError where the ref is not at ``expected_head`` any more.
     """
+    # What it names is durable, because a ref led there before: not everything on the disk has to wait for it.
     snapshot = store.write_snapshot(
         Snapshot(
             environment,
@@ -122,9 +123,9 @@ def move_to_tree(
             restores=restores,
             parameters=source.parameters,
             began_at=source.began_at,
-        )
+        ),
+        durable=True,
     )
-    store.sync()
     if not store.refs.compare_and_swap(environment, expected_head, snapshot, who=who(), why=reason):
         raise PromotionRaceError(
             f"environment '{environment}' was moved by another process meanwhile", hint="look at it, then try again"

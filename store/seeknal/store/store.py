@@ -48,6 +48,7 @@ from seeknal.store.filesystem import (
     locked,
     place,
     sync_filesystem,
+    sync_folder,
     temporary_name,
     write_atomically,
 )
@@ -338,8 +339,15 @@ class Store:
         name, path, data = self._stored("trees", digest, Tree)
         return decode(data, Tree, name, path) if shared is None else shared.decode(data, name, path)
 
-    def write_snapshot(self, snapshot: Snapshot) -> str:
-        return self._write_object("snapshots", encode(snapshot))
+    def write_snapshot(self, snapshot: Snapshot, *, durable: bool = False) -> str:
+        """Put a snapshot into the store; ``durable`` where all that it names is that already, instead of a sync."""
+        digest = self._write_object("snapshots", encode(snapshot))
+        if durable:
+            path = self._written.pop()
+            # In this order one commit of a journal takes both.
+            sync_folder(path)
+            sync_folder(path.parent)
+        return digest
 
     def read_snapshot(self, digest: str) -> Snapshot:
         return self._read_object("snapshots", digest, Snapshot)
