@@ -18,6 +18,8 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
+from seeknal.late_pattern import late_pattern
+
 #: What stands in a text in place of a secret.
 MASK = "***"
 
@@ -33,14 +35,14 @@ SHORTEST_PART = 9
 _LONGEST_LEFT_OVER = 4096
 
 _PLAIN_WORDS = frozenset("true false none null prod production default localhost seeknal".split())
-_SECRET_NAME = re.compile(
+_SECRET_NAME = late_pattern(
     r"TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|WEBHOOK|"
     r"_KEY$|_PASS$|_PWD$|_DSN$|_AUTH$|^DSN$",
     re.IGNORECASE,
 )
-_OWN_NAME = re.compile(r"SEEKNAL_", re.IGNORECASE)
-_READ_BY_NAME = re.compile(r"""(?:environ\s*(?:\.\s*(?:get|pop|setdefault)\s*\(|\[)|getenv\s*\()\s*['"](\w+)['"]""")
-_CUT = re.compile(r"…|\.\.\.")
+_OWN_NAME = late_pattern(r"SEEKNAL_", re.IGNORECASE)
+_READ_BY_NAME = late_pattern(r"""(?:environ\s*(?:\.\s*(?:get|pop|setdefault)\s*\(|\[)|getenv\s*\()\s*['"](\w+)['"]""")
+_CUT = late_pattern(r"…|\.\.\.")
 
 # Each value with whether it is one for certain, whatever else has that name.
 _known: dict[str, bool] = {}

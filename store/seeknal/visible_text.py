@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 
+from seeknal.late_pattern import late_pattern
+
 # C0 but tab and line feed, DEL and C1; marks, embeddings, overrides and isolates of direction; line separators; the
 # invisible plane of tags.
-_HIDDEN = re.compile(
+_HIDDEN = late_pattern(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff"
     "\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
-_BREAKS = re.compile("[\t\n]")
+_BREAKS = late_pattern("[\t\n]")
 
 
 def visible(text: str) -> str:

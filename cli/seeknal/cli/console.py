@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any, TextIO
@@ -19,6 +18,7 @@ from typing import Any, TextIO
 import click
 
 from seeknal.errors import Problem, SeeknalError
+from seeknal.late_pattern import late_pattern
 from seeknal.redaction import redacted
 from seeknal.visible_text import visible, visible_cell
 
@@ -32,7 +32,7 @@ _COLOURS = {"ok": "green", "info": "blue", "warning": "yellow", "error": "red"}
 
 # How a style stands in a text until it is printed. No text that comes from elsewhere can hold it.
 _STYLE_MARK = os.urandom(8).hex()
-_STYLE = re.compile(rf"<{_STYLE_MARK}:(\d*)>")
+_STYLE = late_pattern(rf"<{_STYLE_MARK}:(\d*)>")
 _STYLES = {"bold": "1", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36", "bright_black": "90"}
 
 _not_printed: list[OSError] = []

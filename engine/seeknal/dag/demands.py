@@ -8,12 +8,12 @@ None of it is part of what a node computes, so none of it counts in a fingerprin
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import msgspec
 
+from seeknal.late_pattern import late_pattern
 from seeknal.nodes.kind import FieldProblem
 from seeknal.quantity import parse_duration, parse_size
 
@@ -21,7 +21,7 @@ from seeknal.quantity import parse_duration, parse_size
 DEMAND_FIELDS = ("resources", "timeout")
 
 _LEAST_MEMORY_BYTES = 64 * 1024**2
-_MUTEX = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_MUTEX = late_pattern(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
 class ResourceFields(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

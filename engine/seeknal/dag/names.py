@@ -16,14 +16,15 @@ from collections import Counter
 from collections.abc import Iterable
 
 from seeknal.errors import NameNotAllowedError
+from seeknal.late_pattern import late_pattern
 from seeknal.visible_text import visible_cell
 
 PRODUCTION = "prod"
 
 LONGEST_NAME = 128
 
-_NODE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*")
-_ENVIRONMENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
+_NODE_NAME = late_pattern(r"[A-Za-z_][A-Za-z0-9_.\-]*")
+_ENVIRONMENT_NAME = late_pattern(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
 
 # The words that DuckDB reserves (duckdb_keywords()); a test compares the two lists.
 RESERVED_SQL_WORDS = frozenset(

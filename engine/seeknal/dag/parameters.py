@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from seeknal.errors import UsageError
+from seeknal.late_pattern import late_pattern
 from seeknal.redaction import hide_variables, redacted
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ FIRST_YEAR, LAST_YEAR, MOST_DAYS_AHEAD = 2000, 2100, 365
 RUN_ID_STAND_IN = "20000101T000000-00000000"
 RUN_DATE_STAND_IN = "2000-01-01T00:00:00"
 
-_NAME = re.compile(r"[A-Za-z_]\w*")
+_NAME = late_pattern(r"[A-Za-z_]\w*")
 
 
 class GivenParameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

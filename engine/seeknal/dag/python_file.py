@@ -23,6 +23,7 @@ import xxhash
 from seeknal.dag.project import Project
 from seeknal.dag.python_stamp import python_stamp
 from seeknal.errors import Place, Problem, StoreError
+from seeknal.late_pattern import late_pattern
 from seeknal.pipeline.discovered import FoundFile, FoundProblem, Request
 from seeknal.pipeline.project_files import is_project_file
 from seeknal.redaction import secrets
@@ -46,7 +47,7 @@ from seeknal.pipeline.discovery import main
 main(request)
 """
 
-_FRAME = re.compile(r'^  File "(.*)", line (\d+) in ', re.MULTILINE)
+_FRAME = late_pattern(r'^  File "(.*)", line (\d+) in ', re.MULTILINE)
 
 
 class _Memory(msgspec.Struct, frozen=True):

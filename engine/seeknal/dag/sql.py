@@ -27,10 +27,11 @@ from seeknal.dag.sql_statements import created, is_temporary, ref_calls, split_s
 from seeknal.dag.syntax import POSITIONAL, NoTree, Syntax, TableName, outline, read_query
 from seeknal.dag.syntax_trees import SyntaxTrees
 from seeknal.dag.tokens import Token, tokens
+from seeknal.late_pattern import late_pattern
 
 _QUERY_WORDS = frozenset({"select", "from", "values", "table", "with"})
 
-_FILE = re.compile(r"[/\\*]|^\w+:|\.(csv|parquet|json|jsonl|ndjson|txt|tsv|xlsx|db|duckdb|gz|zst)$", re.IGNORECASE)
+_FILE = late_pattern(r"[/\\*]|^\w+:|\.(csv|parquet|json|jsonl|ndjson|txt|tsv|xlsx|db|duckdb|gz|zst)$", re.IGNORECASE)
 
 
 class TablePlace(msgspec.Struct, frozen=True):

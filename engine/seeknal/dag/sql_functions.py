@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 from seeknal.dag.names import nearest
+from seeknal.late_pattern import late_pattern
 
 PURE_TABLE_FUNCTIONS = frozenset(
     """generate_series json_each json_tree range repeat repeat_row summary test_all_types test_vector_types
@@ -58,7 +59,7 @@ NEVER_NULL_FUNCTIONS = frozenset(
 VOLATILE_WORDS = frozenset("current_date current_time current_timestamp localtime localtimestamp".split())
 
 # What table functions that are not pure are called, for SQL of which we see words only; a test goes through them all.
-_IMPURE_TABLE_FUNCTION = re.compile(
+_IMPURE_TABLE_FUNCTION = late_pattern(
     r"""(duckdb|pragma|parquet|read|enable|disable)_\w+ | \w+_scan(_dumb)? | (force_)?checkpoint | icu_calendar_names
     | pg_timezone_names | python_map_function | which_secret | truncate_duckdb_logs | \w+_external_resource(_type)?""",
     re.VERBOSE,

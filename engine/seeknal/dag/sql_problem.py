@@ -11,10 +11,12 @@ import re
 import msgspec
 from msgspec.structs import replace
 
+from seeknal.late_pattern import late_pattern
+
 # How many of an error's further lines are worth showing: DuckDB lists all forty overloads of a function.
 _MOST_HINT_LINES = 4
 
-_QUOTED_NAME = re.compile(r'"((?:[^"]|"")+)"')
+_QUOTED_NAME = late_pattern(r'"((?:[^"]|"")+)"')
 
 
 class SqlProblem(msgspec.Struct, frozen=True):

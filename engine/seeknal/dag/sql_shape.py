@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec.structs import replace
 
+from seeknal.late_pattern import late_pattern
+
 if TYPE_CHECKING:
     from sqlglot import exp
 
-_REF = re.compile(r"""(?:\{\{\s*)?\bref\(\s*(['"])([A-Za-z_][A-Za-z0-9_.\-]*)\1\s*\)(?:\s*\}\})?""")
-_TEMPLATE = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
-_STAND_IN = re.compile(r"template_((?:[0-9a-f]{2})*)_", re.IGNORECASE)
-_POSITIONAL_INPUT = re.compile(r"input_(\d+)")
+_REF = late_pattern(r"""(?:\{\{\s*)?\bref\(\s*(['"])([A-Za-z_][A-Za-z0-9_.\-]*)\1\s*\)(?:\s*\}\})?""")
+_TEMPLATE = late_pattern(r"\{\{(.*?)\}\}", re.DOTALL)
+_STAND_IN = late_pattern(r"template_((?:[0-9a-f]{2})*)_", re.IGNORECASE)
+_POSITIONAL_INPUT = late_pattern(r"input_(\d+)")
 
 
 class OutputColumn(msgspec.Struct, frozen=True):

@@ -5,15 +5,15 @@ Tokens know nothing of what DuckDB thinks of the text, so this holds for one tha
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from seeknal.dag.tokens import Token
+from seeknal.late_pattern import late_pattern
 
 # What CREATE TEMP may make. (A secret may be temporary too; it is not in the list.)
 _TEMPORARY_THINGS = frozenset({"table", "view", "macro", "function", "type", "sequence", "recursive"})
 
-_REF_TEMPLATE = re.compile(r"""\{\{ ref\s*\(\s*(?P<quote>['"])(?P<target>[^'"]*)(?P=quote)\s*\) \}\}""")
+_REF_TEMPLATE = late_pattern(r"""\{\{ ref\s*\(\s*(?P<quote>['"])(?P<target>[^'"]*)(?P=quote)\s*\) \}\}""")
 
 
 def ref_calls(pieces: Sequence[Token]) -> list[tuple[int, int, str]]:

@@ -29,8 +29,9 @@ from seeknal.dag.sql_functions import (
 from seeknal.dag.sql_problem import SqlProblem, character_offset
 from seeknal.dag.syntax_trees import SyntaxTrees
 from seeknal.dag.tokens import Token
+from seeknal.late_pattern import late_pattern
 
-POSITIONAL = re.compile(r"input_(\d{1,9})|__this__", re.IGNORECASE)
+POSITIONAL = late_pattern(r"input_(\d{1,9})|__this__", re.IGNORECASE)
 
 # The parts of a tree that only read. Anything else (INSERT_QUERY_NODE, say) is refused.
 _READING = frozenset(
@@ -49,7 +50,7 @@ _EXTRACTING = frozenset({"ARRAY_EXTRACT", "ARRAY_SLICE", "STRUCT_EXTRACT"})
 _WRITING_WORDS = frozenset("insert update delete merge truncate copy call show".split())
 _BEFORE_A_TABLE = frozenset("from join pivot unpivot describe summarize table".split())
 _CATALOG_SCHEMAS = frozenset({"information_schema", "pg_catalog"})
-_CATALOG_VIEW = re.compile(r"sqlite_(temp_)?(master|schema)|duckdb_\w+|pragma_database_list|pg_\w+")
+_CATALOG_VIEW = late_pattern(r"sqlite_(temp_)?(master|schema)|duckdb_\w+|pragma_database_list|pg_\w+")
 
 
 class TableName(msgspec.Struct, frozen=True):

@@ -22,13 +22,14 @@ import msgspec
 
 from seeknal.dag.parameters import DayText, Value
 from seeknal.dag.tokens import TEMPLATE_PATTERN
+from seeknal.late_pattern import late_pattern
 
 if TYPE_CHECKING:
     from jinja2 import nodes
 
-_TEMPLATE = re.compile(TEMPLATE_PATTERN)
-_VARIABLE = re.compile(r"\s*env:\s*([A-Za-z_]\w*)\s*(\|(.*))?", re.DOTALL)
-REFERENCE = re.compile(r"""\{\{\s*ref\s*\(\s*(?P<quote>['"])(?P<target>[^'"]*)(?P=quote)\s*\)\s*\}\}""")
+_TEMPLATE = late_pattern(TEMPLATE_PATTERN)
+_VARIABLE = late_pattern(r"\s*env:\s*([A-Za-z_]\w*)\s*(\|(.*))?", re.DOTALL)
+REFERENCE = late_pattern(r"""\{\{\s*ref\s*\(\s*(?P<quote>['"])(?P<target>[^'"]*)(?P=quote)\s*\)\s*\}\}""")
 
 MOST_CHARACTERS = 1024 * 1024
 
@@ -176,11 +177,11 @@ def _environment_variable(match: re.Match[str], scope: Scope) -> Value:
 
 
 # The widths and precisions in the text of a format: "%9d", "{:>9}", "{:.9}".
-_WIDTHS = re.compile(r"[%{][^%{}]*?(\d{6,18})", re.ASCII)
+_WIDTHS = late_pattern(r"[%{][^%{}]*?(\d{6,18})", re.ASCII)
 
 # What Jinja takes for no name.
 _WORDS = frozenset({"true", "false", "none", "True", "False", "None", "not", "self"})
-_SIMPLE = re.compile(r"\s*([A-Za-z_]\w*)\s*(?:(\()\s*(-?\d{1,9})?\s*\)\s*)?", re.ASCII)
+_SIMPLE = late_pattern(r"\s*([A-Za-z_]\w*)\s*(?:(\()\s*(-?\d{1,9})?\s*\)\s*)?", re.ASCII)
 
 
 class _Call:

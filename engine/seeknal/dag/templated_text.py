@@ -6,7 +6,6 @@ What is wrong is collected, not raised, so that all of it can be told at once.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import PurePosixPath
@@ -26,19 +25,20 @@ from seeknal.dag.template import (
     unclosed,
 )
 from seeknal.dag.tokens import Token
+from seeknal.late_pattern import late_pattern
 
 Purpose = Literal["sql", "path", "param", "text", "late"]
 
 # Cutting SQL to tokens takes the longer the more there are, squared.
 MOST_TEMPLATES = 1000
 
-_INTEGER = re.compile(r"-?(0|[1-9]\d*)")
-_DECIMAL = re.compile(r"-?\d+\.\d+([eE][+-]?\d+)?")
+_INTEGER = late_pattern(r"-?(0|[1-9]\d*)")
+_DECIMAL = late_pattern(r"-?\d+\.\d+([eE][+-]?\d+)?")
 _TRUTHS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-_BLOCK = re.compile(r"\{%")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_FOLDER = re.compile(r"[^/\\]+")
-_OUTWARD = re.compile(r"[/\\~]|[A-Za-z][A-Za-z0-9+.-]*:")
+_BLOCK = late_pattern(r"\{%")
+_CONTROL = late_pattern(r"[\x00-\x1f\x7f]")
+_FOLDER = late_pattern(r"[^/\\]+")
+_OUTWARD = late_pattern(r"[/\\~]|[A-Za-z][A-Za-z0-9+.-]*:")
 
 
 class TextScope(Scope, Protocol):

@@ -7,18 +7,19 @@
 
 from __future__ import annotations
 
-import re
 from typing import Literal
 
 import msgspec
 
+from seeknal.late_pattern import late_pattern
+
 _BLANKS = b" \t\n\r\f\v"
 _BLOCK_COMMENT = b"*"
-_COMMENT_MARK = re.compile(rb"/\*|\*/")
+_COMMENT_MARK = late_pattern(rb"/\*|\*/")
 
 # A template: no brace closes in it that it did not open, save in quotes. So DuckDB's ``MAP {{'a': 1}: 2}`` is none.
 TEMPLATE_PATTERN = r"""\{\{(?:\s*env:[^{}]*+|(?:[^{}'"]|'[^']*'|"[^"]*"|\{[^{}]*\})*+)\}\}"""
-_TEMPLATE = re.compile(TEMPLATE_PATTERN.encode())
+_TEMPLATE = late_pattern(TEMPLATE_PATTERN.encode())
 
 
 class Token(msgspec.Struct, frozen=True):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from seeknal.late_pattern import late_pattern
+
 _WORDS = {
     "str": "text",
     "int": "a whole number",
@@ -13,10 +15,10 @@ _WORDS = {
     "array": "a list",
     "object": "a mapping",
 }
-_TYPES = re.compile(r"`([^`]*)`")
-_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
-_PLACE = re.compile(r" - at `(?:key in )?\$(.*)`")
-_STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
+_TYPES = late_pattern(r"`([^`]*)`")
+_UNKNOWN = late_pattern(r"Object contains unknown field `(.*)`", re.DOTALL)
+_PLACE = late_pattern(r" - at `(?:key in )?\$(.*)`")
+_STEP = late_pattern(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 
 
 def in_words(message: str) -> tuple[str, tuple[str | int, ...]]:

@@ -18,6 +18,7 @@ import yaml
 from seeknal.dag.names import shown
 from seeknal.dag.yaml_text import find_character
 from seeknal.errors import Place, Problem
+from seeknal.late_pattern import late_pattern
 from seeknal.store.filesystem import read_regular
 
 try:
@@ -39,8 +40,8 @@ _TAGS = frozenset(_TAG + name for name in ("str", "int", "float", "bool", "null"
 _MERGE = _TAG + "merge"
 
 # What YAML does not admit, and lone surrogates, which are no text.
-_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufffe\uffff\ud800-\udfff]")
-_OPENING = re.compile(r"[\[{]|[-?][ \t]")
+_FORBIDDEN = late_pattern("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufffe\uffff\ud800-\udfff]")
+_OPENING = late_pattern(r"[\[{]|[-?][ \t]")
 
 
 class _Loader(_SafeLoader):
@@ -73,7 +74,7 @@ def _unusable(node: yaml.Node, why: str) -> yaml.MarkedYAMLError:
 _Loader.add_constructor(_TAG + "int", _checked("number", _SafeLoader.construct_yaml_int))
 _Loader.add_constructor(_TAG + "float", _checked("number", _SafeLoader.construct_yaml_float))
 _Loader.add_constructor(_TAG + "bool", _checked("truth value", _SafeLoader.construct_yaml_bool))
-_SEXAGESIMAL = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
+_SEXAGESIMAL = late_pattern(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
 _Loader.yaml_implicit_resolvers = {
     first: [
         # The first pattern that matches decides, so this one keeps 12:30 from being 750.

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 
-_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
-_ESCAPE = re.compile(r"\\(?:x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|(.))", re.DOTALL)
+from seeknal.late_pattern import late_pattern
+
+_BREAK = late_pattern("\r\n|[\n\r\x85\u2028\u2029]")
+_ESCAPE = late_pattern(r"\\(?:x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|(.))", re.DOTALL)
 _SHORT = {"0": "\0", "a": "\a", "b": "\b", "e": "\x1b", "v": "\v", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _SPACES = {"N": "\x85", "_": "\xa0", "L": "\u2028", "P": "\u2029"}
 

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from seeknal.dag.names import did_you_mean
+from seeknal.late_pattern import late_pattern
 from seeknal.nodes.check import FAMILIES, Check
 from seeknal.nodes.kind import FieldProblem
 from seeknal.nodes.profile_metrics import METRIC_ALIASES, METRICS
@@ -48,13 +49,13 @@ _SHORT = {
     "model": "value",
 }
 
-_AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw]?)")
+_AGE = late_pattern(r"(\d+(?:\.\d+)?)\s*([smhdw]?)")
 _AGE_FORM = "write 30s, 15m, 24h, 7d, or seconds"
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-_COMPARISON = re.compile(rf"(<=|>=|==|!=|<>|=|<|>)\s*({_NUMBER})")
-_BETWEEN = re.compile(rf"between\s+({_NUMBER})\s+and\s+({_NUMBER})", re.IGNORECASE)
+_COMPARISON = late_pattern(rf"(<=|>=|==|!=|<>|=|<|>)\s*({_NUMBER})")
+_BETWEEN = late_pattern(rf"between\s+({_NUMBER})\s+and\s+({_NUMBER})", re.IGNORECASE)
 
 
 class ParsedCheck(msgspec.Struct, frozen=True):

@@ -12,6 +12,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from seeknal.late_pattern import late_pattern
+
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
@@ -38,11 +40,11 @@ _NAMED_TYPES = {
 #: The types that the reference of a source's schema names; what a hint offers.
 DOCUMENTED_TYPES = ("integer", "float", "string", "boolean", "date", "datetime", "timestamp", "decimal", "time", "json")
 
-_DECIMAL = re.compile(r"(?:decimal|numeric)\s*\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\)")
-_SIZED_TEXT = re.compile(r"(?:varchar|char|string|text)\s*\(\s*\d+\s*\)")
-_ARRAY = re.compile(r"(.*\S)\s*(\[\d*\])")
-_COMPOSED = re.compile(r"(?:struct|map|union)\s*\(.*\)", re.IGNORECASE)
-_PLAUSIBLE = re.compile(r"[A-Za-z_][A-Za-z0-9_ ,()\[\]]*")
+_DECIMAL = late_pattern(r"(?:decimal|numeric)\s*\(\s*(\d+)\s*(?:,\s*(\d+)\s*)?\)")
+_SIZED_TEXT = late_pattern(r"(?:varchar|char|string|text)\s*\(\s*\d+\s*\)")
+_ARRAY = late_pattern(r"(.*\S)\s*(\[\d*\])")
+_COMPOSED = late_pattern(r"(?:struct|map|union)\s*\(.*\)", re.IGNORECASE)
+_PLAUSIBLE = late_pattern(r"[A-Za-z_][A-Za-z0-9_ ,()\[\]]*")
 
 _INTEGERS = frozenset(
     f"{sign}{width}" for sign in ("", "U") for width in ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")

@@ -7,7 +7,6 @@ they will be when they are written; nothing is written yet, and a warning says s
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -15,13 +14,14 @@ import msgspec
 
 from seeknal.dag.names import did_you_mean, nearest
 from seeknal.dag.type_message import in_words
+from seeknal.late_pattern import late_pattern
 from seeknal.nodes.kind import FieldProblem
 
 FIELDS = ("materialization", "materializations")
 
 # Every part of a table's name; catalogs may call theirs otherwise, but nothing that could be more than a name.
-_PART = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_LOOKBACK = re.compile(r"\d+\s*[dh]?")
+_PART = late_pattern(r"[A-Za-z_][A-Za-z0-9_]*")
+_LOOKBACK = late_pattern(r"\d+\s*[dh]?")
 
 
 class TableName(msgspec.Struct, frozen=True):

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from seeknal.dag.binding import drop_temporary_objects
 from seeknal.dag.filled_sql import FilledSql
 from seeknal.dag.sql import literal, quoted, quoted_node
 from seeknal.dag.sql_problem import SqlProblem, engine_problem
+from seeknal.late_pattern import late_pattern
 from seeknal.nodes.kind import InputTable, Task
 from seeknal.store.objects import Artifact
 from seeknal.store.store import Store
@@ -26,10 +26,10 @@ from seeknal.timeline import span
 # Types that Parquet cannot hold are stored as one that loses nothing, and cast back in the view of the table.
 # The look-ahead leaves alone a struct's field of such a name: a type follows it.
 _STORED_AS = (
-    (re.compile(r'(?<!")\bU?HUGEINT\b(?!"|\s+["\w])'), "DECIMAL(38,0)"),
-    (re.compile(r'(?<!")\b(?:BIT|BIGNUM)\b(?!"|\s+["\w])'), "VARCHAR"),
-    (re.compile(r'(?<!")\bTIMESTAMP_M?S\b(?!"|\s+["\w])'), "TIMESTAMP"),
-    (re.compile(r"\bENUM\('(?:[^']|'')*'(?:, '(?:[^']|'')*')*\)"), "VARCHAR"),
+    (late_pattern(r'(?<!")\bU?HUGEINT\b(?!"|\s+["\w])'), "DECIMAL(38,0)"),
+    (late_pattern(r'(?<!")\b(?:BIT|BIGNUM)\b(?!"|\s+["\w])'), "VARCHAR"),
+    (late_pattern(r'(?<!")\bTIMESTAMP_M?S\b(?!"|\s+["\w])'), "TIMESTAMP"),
+    (late_pattern(r"\bENUM\('(?:[^']|'')*'(?:, '(?:[^']|'')*')*\)"), "VARCHAR"),
 )
 
 
@@ -41,7 +41,7 @@ _ZSTD = "COMPRESSION zstd, COMPRESSION_LEVEL 1"
 _SNAPPY = "COMPRESSION snappy"
 ROWS_WORTH_ZSTD = 20_000
 
-_PATTERN_CHARACTER = re.compile(r"([*?[])")
+_PATTERN_CHARACTER = late_pattern(r"([*?[])")
 
 
 @cache

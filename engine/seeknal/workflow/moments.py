@@ -18,11 +18,12 @@ from datetime import UTC, datetime
 
 from seeknal.dag.names import PRODUCTION, did_you_mean, environment_name, shown
 from seeknal.errors import CorruptObjectError, NotFoundError, SeeknalError, UsageError
+from seeknal.late_pattern import late_pattern
 from seeknal.store.history import Moment, read_history, read_pins
 from seeknal.store.store import Store
 
-_NUMBER = re.compile(r"[0-9]{1,6}")
-_DIGEST = re.compile(r"[0-9a-f]{7,32}")
+_NUMBER = late_pattern(r"[0-9]{1,6}")
+_DIGEST = late_pattern(r"[0-9a-f]{7,32}")
 
 
 def split_moment(text: str) -> tuple[str, str]:

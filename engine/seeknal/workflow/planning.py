@@ -9,7 +9,6 @@ run; a plan says what it can know of that beforehand (``forecast``).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from seeknal.dag.binding import Schema
 from seeknal.dag.diff import ChangeCategory, ManifestDiff
 from seeknal.dag.manifest import Manifest
 from seeknal.errors import Problem
+from seeknal.late_pattern import late_pattern
 from seeknal.workflow.results import Forecast
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def _reason(node_id: str, diff: ManifestDiff, manifest: Manifest, categories: Ma
     return "its query no longer binds" if manifest.inputs_of(node_id) else "what it reads can no longer be read"
 
 
-_NOT_FOUND = re.compile(
+_NOT_FOUND = late_pattern(
     r"""[Cc]olumn(?: with name)? ["']?([^"'\s]+?)["']?"""
     r""" (?:not found|does not exist|was not found|is missing from the input)"""
 )

@@ -15,6 +15,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import NamedTuple, TypeAlias
 
+from seeknal.late_pattern import late_pattern
 from seeknal.store.objects import Artifact, Blob
 from seeknal.store.refs import REF_NAME
 from seeknal.store.store import OURS, Store
@@ -29,18 +30,18 @@ _NESTED = (ACTION, BLOB, CHECKS)
 # Kind → its folder, and the names that its objects have there; below blobs/ and actions/ the first two digits are a
 # folder's name.
 FOLDERS = {
-    SNAPSHOT: ("snapshots", re.compile(r"[0-9a-f]{32}")),
-    TREE: ("trees", re.compile(r"[0-9a-f]{32}")),
-    VIEW: ("views", re.compile(r"[0-9a-f]{32}")),
-    MANIFEST: ("manifests", re.compile(r"[0-9a-f]{64}\.json")),
-    ACTION: ("actions", re.compile(r"[0-9a-f]{32}")),
-    BLOB: ("blobs", re.compile(r"[0-9a-f]{32}(\.[^/]*)?", re.DOTALL)),
-    PIN: ("pins", re.compile(r"[0-9a-f]{32}")),
-    CHECKS: ("checks", re.compile(r"[0-9a-f]{32}")),
-    QUARANTINE: ("quarantine", re.compile(r"[0-9]{8}T[0-9]{6}-[0-9]+")),
+    SNAPSHOT: ("snapshots", late_pattern(r"[0-9a-f]{32}")),
+    TREE: ("trees", late_pattern(r"[0-9a-f]{32}")),
+    VIEW: ("views", late_pattern(r"[0-9a-f]{32}")),
+    MANIFEST: ("manifests", late_pattern(r"[0-9a-f]{64}\.json")),
+    ACTION: ("actions", late_pattern(r"[0-9a-f]{32}")),
+    BLOB: ("blobs", late_pattern(r"[0-9a-f]{32}(\.[^/]*)?", re.DOTALL)),
+    PIN: ("pins", late_pattern(r"[0-9a-f]{32}")),
+    CHECKS: ("checks", late_pattern(r"[0-9a-f]{32}")),
+    QUARANTINE: ("quarantine", late_pattern(r"[0-9]{8}T[0-9]{6}-[0-9]+")),
 }
 
-_PREFIX = re.compile(r"[0-9a-f]{2}")
+_PREFIX = late_pattern(r"[0-9a-f]{2}")
 
 # What may stand in the folders that hold something other than objects: files of these names. Below memo/ there may be
 # anything, folders too: whoever remembers something there says how, and losing it costs time only.
@@ -48,9 +49,9 @@ _RECORDS = {
     "environments": REF_NAME,
     "deliveries": REF_NAME,
     "failed": REF_NAME,
-    "leases": re.compile(r"[0-9a-f]{32}"),
-    "notes": re.compile(r"history_ends|losses"),
-    "locks": re.compile(r".*", re.DOTALL),
+    "leases": late_pattern(r"[0-9a-f]{32}"),
+    "notes": late_pattern(r"history_ends|losses"),
+    "locks": late_pattern(r".*", re.DOTALL),
 }
 
 Key: TypeAlias = tuple[str, str]

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
 import shutil
 import time
 from collections import Counter
@@ -27,11 +26,12 @@ import msgspec
 
 from seeknal.errors import BusyError, CorruptObjectError
 from seeknal.holder import Holder
+from seeknal.late_pattern import late_pattern
 from seeknal.store.filesystem import named, place, temporary_name, write_whole
 
 # Nobody holds the lock shared for longer than it takes to look at a few files.
 _LONGEST_WAIT_SECONDS = 60.0
-_NAME = re.compile(r"[0-9a-f]{32}")
+_NAME = late_pattern(r"[0-9a-f]{32}")
 
 
 class StoreUser(Holder, frozen=True):

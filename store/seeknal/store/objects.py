@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from seeknal.errors import CorruptObjectError, FormatTooNewError
+from seeknal.late_pattern import late_pattern
 from seeknal.store.filesystem import digest_bytes, digest_pieces
 from seeknal.version import __version__
 
@@ -251,7 +252,7 @@ FORMAT_VERSIONS: dict[type[msgspec.Struct], tuple[str, int]] = {
 # What to do about something that is damaged.
 WAY_OUT = "`seeknal store verify` tells what is hurt, and how to mend it"
 
-_HEADER = re.compile(rb"seeknal ([a-z-]{1,32}) ([1-9][0-9]{0,8})( .*)?", re.DOTALL)
+_HEADER = late_pattern(rb"seeknal ([a-z-]{1,32}) ([1-9][0-9]{0,8})( .*)?", re.DOTALL)
 
 _encoder = msgspec.msgpack.Encoder()
 _decoders: dict[type[msgspec.Struct], msgspec.msgpack.Decoder[Any]] = {}

@@ -22,12 +22,13 @@ from pathlib import Path
 import msgspec
 
 from seeknal.errors import CorruptObjectError, NameNotAllowedError
+from seeknal.late_pattern import late_pattern
 from seeknal.store.filesystem import locked, named, sync_folder, write_atomically, write_whole
 
-REF_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
+REF_NAME = late_pattern(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 _BESIDE = (".log", ".lock")
-_LINE = re.compile(r"([0-9]+\.[0-9]+)\t([0-9a-f]{32}|-)\t([0-9a-f]{32}|-)\t([^\t]*)\t([^\t]*)")
-_DIGEST = re.compile(r"[0-9a-f]{32}")
+_LINE = late_pattern(r"([0-9]+\.[0-9]+)\t([0-9a-f]{32}|-)\t([0-9a-f]{32}|-)\t([^\t]*)\t([^\t]*)")
+_DIGEST = late_pattern(r"[0-9a-f]{32}")
 _WAY_OUT = "`seeknal store verify --repair` restores it from its log"
 
 

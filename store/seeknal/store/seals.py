@@ -19,17 +19,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import struct
 from pathlib import Path
 
 import xxhash
 
+from seeknal.late_pattern import late_pattern
 from seeknal.store.column_digests import digest_file
 from seeknal.store.filesystem import appearance, sync_folder, write_atomically
 
 _VERSION = 1
-_HEADER = re.compile(rb"seeknal seals ([1-9][0-9]{0,8}) ([0-9]+)\n")
+_HEADER = late_pattern(rb"seeknal seals ([1-9][0-9]{0,8}) ([0-9]+)\n")
 # As long as two seals, so that a torn seal shows in the file's size.
 _HEADER_BYTES = 32
 _SEAL_BYTES = 16
