@@ -268,6 +268,23 @@ def test_streams_that_the_caller_closed_do_no_harm(folder: Project) -> None:
     assert "Traceback" not in answer.text
 
 
+def test_a_command_that_ends_at_once_leaves_nothing_behind(
+    folder: Project, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    for name in "abc":
+        folder.write(f"seeknal/{name}.yml", f"kind: transform\nname: {name}\ntransform: SELECT 1 AS a\n")
+    # A fork server needs a short path for its socket.
+    temporary = tmp_path_factory.mktemp("t")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TMPDIR": str(temporary)}
+    command = [*COMMAND, "run", "--parallel", "--max-workers", "2"]
+    with subprocess.Popen(command, cwd=folder.root, env=environment, stdout=subprocess.PIPE) as process:
+        # Its workers have the pipe as well: this ends when all of them have.
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert b"3 nodes" in said
+    assert list(temporary.iterdir()) == []
+
+
 def test_every_command_can_be_loaded() -> None:
     context = cli.make_context("seeknal", ["--debug", "run"])
     for name in cli.list_commands(context):
