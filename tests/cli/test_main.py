@@ -103,6 +103,7 @@ NOT_FOR_A_PLAN = (
     "multiprocessing",
     "packaging",
     "subprocess",
+    "seeknal.dag.entities",
     "seeknal.nodes.function_call",
     "seeknal.nodes.model",
     "seeknal.nodes.aggregation",
@@ -111,6 +112,8 @@ NOT_FOR_A_PLAN = (
     "seeknal.pipeline.context",
     "seeknal.workflow.delivery",
     "seeknal.workflow.execution",
+    "seeknal.workflow.settled",
+    "seeknal.workflow.tree_change",
     "seeknal.workflow.workers",
 )
 

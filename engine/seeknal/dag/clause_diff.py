@@ -42,6 +42,7 @@ def changed_clauses(before: str, after: str, parser: Any = None) -> list[str]:
     are left out: their types tell of them. Empty where either text has no tree to compare.
     """
     trees = SyntaxTrees(parser if parser is not None else _own_parser())
+    trees.expect((before, after))
     old, new = _select(before, trees), _select(after, trees)
     if old is None or new is None:
         return []

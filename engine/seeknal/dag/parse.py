@@ -11,7 +11,6 @@ import msgspec
 from msgspec.structs import replace
 
 from seeknal.dag.draft import Draft, spec_fields
-from seeknal.dag.entities import entity_drafts
 from seeknal.dag.linking import Linker, link_again
 from seeknal.dag.manifest import Manifest
 from seeknal.dag.names import nearest
@@ -287,6 +286,10 @@ class _Parser:
                 self._findings.warn(f"no node uses the parameter '{name}'", None, hint)
 
     def _add_entities(self) -> None:
+        if not any(draft.kind == "feature_group" for draft in self._drafts.values()):
+            return
+        from seeknal.dag.entities import entity_drafts
+
         entities, warnings = entity_drafts(self._drafts.values())
         self._drafts |= {draft.id: draft for draft in entities}
         self._findings.warnings += warnings

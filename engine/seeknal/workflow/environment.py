@@ -41,13 +41,12 @@ from seeknal.workflow.environment_plan import EnvironmentPlan, plan_environment,
 from seeknal.workflow.events import Listener, silent
 from seeknal.workflow.heads import AT_ONCE, environment_lock
 from seeknal.workflow.limits import default_workers
-from seeknal.workflow.moments import unknown_environment
-from seeknal.workflow.promotion import Promotion, execute_promotion, plan_promotion
 from seeknal.workflow.results import RunOptions
 from seeknal.workflow.views import hide_environment, timestamp
 
 if TYPE_CHECKING:
     from seeknal.workflow.applying import Applying, ApplyResult
+    from seeknal.workflow.promotion import Promotion
     from seeknal.workflow.session import Session
 
 __all__ = ["ApplyResult", "Environment", "EnvironmentManager", "EnvironmentPlan"]
@@ -212,6 +211,8 @@ class EnvironmentManager:
 
     def plan_promotion(self, source_env: str, target_env: str = PRODUCTION, *, force: bool = False) -> Promotion:
         """Decide what a promotion would do; see :mod:`seeknal.workflow.promotion`."""
+        from seeknal.workflow.promotion import plan_promotion
+
         source = self._own_name(source_env)
         with self.store.leases.hold("promote", only_reading=True):
             return plan_promotion(self.store, self._known(source), environment_name(target_env), force=force)
@@ -230,6 +231,8 @@ class EnvironmentManager:
         patience: Patience = AT_ONCE,
     ) -> list[DeliveryError]:
         """Do what was decided. Gives what could not be delivered; the pointer has moved all the same."""
+        from seeknal.workflow.promotion import execute_promotion
+
         return execute_promotion(
             self.project, self.store, promotion, publish=publish, listener=listener, patience=patience
         )
@@ -337,6 +340,8 @@ class EnvironmentManager:
     def _known(self, name: str) -> EnvironmentRecord:
         record = self.store.read_environment(name)
         if record is None:
+            from seeknal.workflow.moments import unknown_environment
+
             raise unknown_environment(self.store, name)
         return record
 

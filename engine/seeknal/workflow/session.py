@@ -43,8 +43,6 @@ from seeknal.workflow.planning import ChangePlan, plan_change
 from seeknal.workflow.resolution import Base, Resolver
 from seeknal.workflow.results import Forecast, RunOptions, RunResult, new_run_id
 from seeknal.workflow.selection import Selection, outputs_of, select
-from seeknal.workflow.settled import remember, settled
-from seeknal.workflow.tree_change import remember_changes
 from seeknal.workflow.views import show_environment, show_link
 
 if TYPE_CHECKING:
@@ -328,10 +326,14 @@ class Session:
         if before is not None and before.digest != now.digest:
             ways.append((now, before))
         if ways:
+            from seeknal.workflow.tree_change import remember_changes
+
             remember_changes(self.store, *ways)
 
     def _remember_settled(self, head: str, published: bool, result: RunResult) -> None:
         """Note what this state rests on; see :mod:`seeknal.workflow.settled`."""
+        from seeknal.workflow.settled import remember, settled
+
         warnings = [str(warning) for warning in self.compiled.parsed.warnings]
         warnings += [warning for node in result.nodes for warning in node.warnings]
         checks = {node.node_id: [found.to_dict() for found in node.checks] for node in result.nodes if node.checks}
