@@ -167,9 +167,9 @@ class TestProcesses:
         assert len(first) == 1
         artifact(workers.submit(encoded(store, "SELECT 2 AS a")))
         assert pids(workers) == first
-        both = [workers.submit(encoded(store, f"SELECT {k} AS a")) for k in (3, 4)]
+        workers.submit(encoded(store, ENDLESS))
+        artifact(workers.submit(encoded(store, "SELECT 3 AS a")))
         assert len(set(pids(workers))) == 2
-        assert [artifact(future).row_count for future in both] == [1, 1]
 
     def test_fork_server_has_one_thread_and_duckdb_but_no_pyarrow(self, store: Store, workers: ProcessWorkers) -> None:
         artifact(workers.submit(encoded(store)))
