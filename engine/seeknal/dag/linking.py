@@ -147,7 +147,7 @@ class Linker:
         if reference.lower() in draft.references:
             return draft.place(*draft.references[reference.lower()])
         if draft.sql is not None and reference in draft.sql.references:
-            return draft.place_in_query(draft.sql.offsets.get(reference))
+            return draft.place_in_query(draft.sql.offset_of(reference))
         return draft.place("inputs")
 
     # SQL
@@ -211,9 +211,9 @@ class Linker:
         for name, index in sql.positions:
             if sql.sure and (index >= len(tables) or (name == "__this__" and len(tables) != 1)):
                 said = f"{name} means nothing here: there are {len(tables)} table(s), counted from 0"
-                self._report(said, place(sql.offsets.get(name)))
+                self._report(said, place(sql.offset_of(name)))
         for node_id in sql.references:
-            offset = sql.offsets.get(node_id)
+            offset = sql.offset_of(node_id)
             if own is not None and node_id != own:
                 message = f"a check of {own} reads its own rows only, not {node_id}"
                 self._report(message, place(offset), "make it a rule with both as inputs")
@@ -272,7 +272,7 @@ class Linker:
     def _add_inputs(self, draft: Draft) -> None:
         assert draft.sql is not None
         for node_id in draft.sql.references:
-            offset = draft.sql.offsets.get(node_id)
+            offset = draft.sql.offset_of(node_id)
             if not self._has_rows(node_id):
                 message = f"'{node_id}' is of kind {self._drafts[node_id].kind}, which has no rows to read"
                 self._report(message, draft.place_in_query(offset))
@@ -293,7 +293,7 @@ class Linker:
             if is_there:
                 kept.append((name, index))
             elif sql.sure and draft.id not in self._broken:
-                place = draft.place_in_query(sql.offsets.get(name))
+                place = draft.place_in_query(sql.offset_of(name))
                 if name == "__this__":
                     self._report(f"__THIS__ needs exactly one input; {draft.id} has {count}", place)
                 else:

@@ -11,6 +11,7 @@ with and without a memo. Nor is a query into which a value of the environment wa
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,10 +59,23 @@ def _without_twins(sql: Sql, text: str) -> Sql:
     )
 
 
+# Of most queries.
+_ONE_START = (0,)
+
+
 def _with_twins(sql: Sql, text: str) -> Sql:
-    """The query again; a text stands in memory once."""
-    own, statements = (sql.text, sql.statements) if sql.statements else (text, (text.strip(),))
-    return replace(sql, text=own, statements=statements, bare=sql.bare or statements)
+    """The query again, which nobody else has; a text stands in memory once."""
+    put, share = msgspec.structs.force_setattr, sys.intern
+    if not sql.statements:
+        put(sql, "text", text)
+        put(sql, "statements", (text.strip(),))
+        put(sql, "starts", _ONE_START if sql.starts == _ONE_START else sql.starts)
+    put(sql, "bare", sql.bare or sql.statements)
+    put(sql, "references", tuple(map(share, sql.references)))
+    for place in sql.places:
+        put(place, "name", share(place.name))
+        put(place, "called", share(place.called))
+    return sql
 
 
 _encoder = msgspec.msgpack.Encoder()

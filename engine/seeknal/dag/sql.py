@@ -34,7 +34,7 @@ _QUERY_WORDS = frozenset({"select", "from", "values", "table", "with"})
 _FILE = late_pattern(r"[/\\*]|^\w+:|\.(csv|parquet|json|jsonl|ndjson|txt|tsv|xlsx|db|duckdb|gz|zst)$", re.IGNORECASE)
 
 
-class TablePlace(msgspec.Struct, frozen=True):
+class TablePlace(msgspec.Struct, frozen=True, gc=False):
     """Where a query names one of its inputs as a table: from ``start`` to ``end``, offsets in its text.
 
     ``name`` is a node's id, or a positional name in lower case; ``called`` what the rest of the query calls the table:
@@ -47,18 +47,18 @@ class TablePlace(msgspec.Struct, frozen=True):
     called: str
 
 
-class Sql(msgspec.Struct, frozen=True):
+class Sql(msgspec.Struct, frozen=True, gc=False):
     """A node's SQL, ready to bind and to run.
 
     ``statements``: all but the last are ``CREATE TEMP …``; ``bare`` are the same, but make tables without data.
     ``starts``: the offset of each in ``text``. ``references``: node ids in order of appearance. ``positions``: the
     positional names used, lower case, each with the index of the input it means; ``sure`` where they are tables for
-    certain. ``offsets``: where references and positional names stand first. ``reads_everything``: the columns it
-    reads cannot be told from its plan. ``depends_on_data``: neither can the columns it gives. ``moves``: for each
-    ``ref()`` that was replaced, the offset behind it and how much longer the text has become up to there. ``places``:
-    of a single SELECT, every place where it names an input; nothing where one of them is not known for certain, or
-    something else in the query names an input by its kind (``source.orders.id``). ``canonical``: the text's canonical
-    form.
+    certain. ``offsets``: where references and positional names stand first, as far as ``places`` do not tell; see
+    :meth:`offset_of`. ``reads_everything``: the columns it reads cannot be told from its plan. ``depends_on_data``:
+    neither can the columns it gives. ``moves``: for each ``ref()`` that was replaced, the offset behind it and how much
+    longer the text has become up to there. ``places``: of a single SELECT, every place where it names an input; nothing
+    where one of them is not known for certain, or something else in the query names an input by its kind
+    (``source.orders.id``). ``canonical``: the text's canonical form.
     """
 
     text: str
@@ -68,7 +68,7 @@ class Sql(msgspec.Struct, frozen=True):
     references: tuple[str, ...] = ()
     positions: tuple[tuple[str, int], ...] = ()
     sure: bool = True
-    offsets: Mapping[str, int] = {}
+    offsets: tuple[tuple[str, int], ...] = ()
     volatile: tuple[str, ...] = ()
     reads_everything: bool = False
     depends_on_data: bool = False
@@ -76,6 +76,10 @@ class Sql(msgspec.Struct, frozen=True):
     places: tuple[TablePlace, ...] = ()
     canonical: str = ""
     problems: tuple[SqlProblem, ...] = ()
+
+    def offset_of(self, name: str) -> int | None:
+        """Where a reference or a positional name stands first."""
+        return dict(self.offsets).get(name, _first_places(self.places).get(name))
 
     def original_offset(self, offset: int) -> int:
         """Turn an offset into one in the text as it was before ``ref()`` was replaced."""
@@ -85,6 +89,11 @@ class Sql(msgspec.Struct, frozen=True):
                 break
             longer = by
         return offset - longer
+
+
+def _first_places(places: Sequence[TablePlace]) -> dict[str, int]:
+    """Where each name stands first."""
+    return {place.name: place.start for place in reversed(places)}
 
 
 def quoted(name: str) -> str:
@@ -163,6 +172,8 @@ class _Parts:
             else:
                 self._problems.append(SqlProblem("the SQL is empty", 0))
         texts = tuple(self._text[part[0].start : part[-1].end] for part in statements)
+        places = tuple(self._places()) if len(statements) == 1 and not self._problems else ()
+        first = _first_places(places).items()
         return Sql(
             text=self._text,
             statements=texts,
@@ -171,12 +182,12 @@ class _Parts:
             references=tuple(sorted(self._references, key=self._offsets.__getitem__)),
             positions=tuple(sorted(self._positions.items())),
             sure=self._sure,
-            offsets=self._offsets,
+            offsets=tuple(entry for entry in self._offsets.items() if entry not in first),
             volatile=tuple(self._volatile),
             reads_everything=self._reads_everything,
             depends_on_data=self._depends_on_data,
             moves=tuple(self._moves),
-            places=tuple(self._places()) if len(statements) == 1 and not self._problems else (),
+            places=places,
             canonical=canonical_of(self._pieces),
             problems=tuple(self._problems),
         )

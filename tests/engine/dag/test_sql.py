@@ -99,7 +99,7 @@ def test_tables_are_found_wherever_a_query_names_them(text: str, expected: list[
     assert list(sql.references) == expected
     assert sql.positions == ()
     for node_id in expected:
-        at = sql.text[sql.offsets[node_id] :].lower()
+        at = sql.text[sql.offset_of(node_id) :].lower()
         assert at.startswith((node_id.partition(".")[0], f'"{node_id.partition(".")[0]}"'))
 
 
