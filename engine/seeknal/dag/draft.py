@@ -13,7 +13,7 @@ from seeknal.dag.manifest import Node, NodeType
 from seeknal.dag.rendering import RenderedNode
 from seeknal.dag.sql import Sql
 from seeknal.dag.type_message import in_words
-from seeknal.dag.yaml_file import Document, KeyPath
+from seeknal.dag.yaml_file import Document, KeyPath, RememberedDocument
 from seeknal.errors import Place, Problem
 from seeknal.nodes.function_reference import ROWS, FunctionReference
 from seeknal.nodes.kind import Kind, Query
@@ -79,7 +79,7 @@ class Draft(msgspec.Struct):
     """
 
     file: str
-    document: Document
+    document: Document | RememberedDocument
     path: KeyPath
     fields: dict[str, Any]
     kind: str = ""

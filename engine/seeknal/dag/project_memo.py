@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from seeknal.dag.binding import Binder, Bound, Schema
 from seeknal.dag.sql import Sql, take_apart
 from seeknal.dag.syntax_trees import SyntaxTrees
-from seeknal.dag.yaml_file import Document, load_documents, remembered_document
+from seeknal.dag.yaml_file import Document, RememberedDocument, load_documents
 from seeknal.errors import Problem
 from seeknal.store.file_memo import FileDigests
 from seeknal.store.filesystem import digest_bytes
@@ -110,7 +110,7 @@ class ProjectMemo:
     def save(self) -> None:
         self.memo.save()
 
-    def load_documents(self, path: str, name: str) -> tuple[list[Document], list[Problem]]:
+    def load_documents(self, path: str, name: str) -> tuple[Sequence[Document | RememberedDocument], list[Problem]]:
         """As :func:`seeknal.dag.yaml_file.load_documents`; places in remembered documents are found when asked for."""
         if self._digests is None:
             return load_documents(Path(path), name)
@@ -123,13 +123,13 @@ class ProjectMemo:
         answer = self.memo.find(key)
         if answer is not None:
             values = _values_decoder.decode(answer)
-            return [remembered_document(value, path, name, index) for index, value in enumerate(values)], []
+            return _remembered(values, path, name), []
         documents, problems = load_documents(Path(path), name)
         # The file may have changed since its digest was taken.
         if not problems and documents and digest_bytes(documents[0].source.encode()) == digest:
             self.memo.keep(key, _encoder.encode([document.value for document in documents]))
             # Its places take several times the memory of its values, and are as a rule not asked for.
-            return [remembered_document(found.value, path, name, index) for index, found in enumerate(documents)], []
+            return _remembered([document.value for document in documents], path, name), []
         return documents, problems
 
     def expect(self, queries: Iterable[tuple[str, Iterable[tuple[str, int]]]]) -> None:
@@ -174,6 +174,11 @@ class ProjectMemo:
         binder, self._next_binder = self._next_binder, Binder()
         self._trees = SyntaxTrees(self.parser)
         return RememberingBinder(self.memo, binder)
+
+
+def _remembered(values: Iterable[Any], path: str, name: str) -> list[RememberedDocument]:
+    root = sys.intern(path[: -len(name)])
+    return [RememberedDocument(value, root, name, index) for index, value in enumerate(values)]
 
 
 class _Asked(Mapping[str, str]):

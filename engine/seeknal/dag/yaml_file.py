@@ -99,20 +99,14 @@ class Spot(msgspec.Struct, frozen=True):
 
 
 class Document(msgspec.Struct, frozen=True):
-    """One YAML document: its value, the spot of each path of keys in it (``()`` is the whole), the file's text.
-
-    A document that is remembered has neither spots nor text; ``reread`` then gives one that has.
-    """
+    """One YAML document: its value, the spot of each path of keys in it (``()`` is the whole), the file's text."""
 
     value: Any
     places: dict[KeyPath, Spot] = {}
     source: str = ""
-    reread: Callable[[], Document] | None = None
 
     def place(self, path: KeyPath, file: str) -> Place:
         """Where a value stands; the nearest thing around it where the path leads nowhere."""
-        if self.reread is not None:
-            return self.reread().place(path, file)
         while path not in self.places and path:
             path = path[:-1]
         spot = self.places.get(path)
@@ -120,8 +114,6 @@ class Document(msgspec.Struct, frozen=True):
 
     def place_in_text(self, path: KeyPath, file: str, text: str, offset: int) -> Place:
         """Where the character at ``offset`` of the text at ``path`` stands in the file."""
-        if self.reread is not None:
-            return self.reread().place_in_text(path, file, text, offset)
         spot = self.places.get(path)
         if spot is None or not self.source:
             return self.place(path, file)
@@ -129,30 +121,32 @@ class Document(msgspec.Struct, frozen=True):
         return _place_at(self.source, index, file)
 
 
-# Of all documents that are remembered.
-_NO_PLACES: dict[KeyPath, Spot] = {}
+class RememberedDocument:
+    """A document whose value is known; it is read again, once, when a place is asked for.
 
+    A project has one for each node, so it is small: it is the ``index``-th of the file ``name`` below ``root``.
+    """
 
-def remembered_document(value: Any, path: str, name: str, index: int) -> Document:
-    """A document whose value is known: the ``index``-th of a file, which is read again when a place is asked for."""
-    return Document(value, _NO_PLACES, reread=_Reread(value, path, name, index))
+    __slots__ = ("_found", "_index", "_name", "_root", "value")
 
-
-class _Reread:
-    """Reads a document again, once. A project has one for each node, so it is small."""
-
-    __slots__ = ("_found", "_index", "_name", "_path", "_value")
-
-    def __init__(self, value: Any, path: str, name: str, index: int) -> None:
-        self._value, self._path, self._name, self._index = value, path, name, index
+    def __init__(self, value: Any, root: str, name: str, index: int) -> None:
+        self.value, self._root, self._name, self._index = value, root, name, index
         self._found: Document | None = None
 
-    def __call__(self) -> Document:
+    def place(self, path: KeyPath, file: str) -> Place:
+        """As :meth:`Document.place`."""
+        return self._read().place(path, file)
+
+    def place_in_text(self, path: KeyPath, file: str, text: str, offset: int) -> Place:
+        """As :meth:`Document.place_in_text`."""
+        return self._read().place_in_text(path, file, text, offset)
+
+    def _read(self) -> Document:
         if self._found is None:
-            documents, _ = load_documents(Path(self._path), self._name)
+            documents, _ = load_documents(Path(self._root, self._name), self._name)
             # Where it was changed meanwhile, there are no places to tell.
-            stands = self._index < len(documents) and documents[self._index].value == self._value
-            self._found = documents[self._index] if stands else Document(self._value)
+            stands = self._index < len(documents) and documents[self._index].value == self.value
+            self._found = documents[self._index] if stands else Document(self.value)
         return self._found
 
 
