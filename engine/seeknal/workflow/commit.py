@@ -5,8 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import time
-from collections.abc import Collection, Iterable
-from pathlib import Path
+from collections.abc import Collection
 
 from seeknal.dag.binding import Schema
 from seeknal.dag.manifest import Manifest, NodeType
@@ -40,7 +39,7 @@ def commit(
     base: str | None = None,
     promoted_from: str | None = None,
     parameters: RunParameters | None = None,
-    written: Iterable[str] = (),
+    written: Collection[str] = (),
     listener: Listener = silent,
 ) -> str:
     """Make an environment stand at this tree and manifest; gives the snapshot's digest, durable.
@@ -62,7 +61,7 @@ def commit(
         )
         if (head.tree, head.manifest) == (tree_digest, fingerprint) and same_base and delivered_alike:
             # The same tree, but blobs of it may have been missing and built again.
-            store.sync(Path(path) for path in written)
+            store.sync(written)
             listener(Committed(environment, None))
             return expected_head
     snapshot = store.write_snapshot(
@@ -81,7 +80,7 @@ def commit(
             began_at=parameters.now.timestamp() if parameters is not None else 0.0,
         )
     )
-    store.sync(Path(path) for path in written)
+    store.sync(written)
     if not store.refs.compare_and_swap(environment, expected_head, snapshot, who=who(), why=reason):
         raise BusyError(
             f"environment '{environment}' was moved by another process",

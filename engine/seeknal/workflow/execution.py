@@ -159,7 +159,12 @@ class Run:
             workers=slots,
             finished_at=time.time(),
         )
-        return result, tree_of_run(self._order, self._outcomes, self._manifest, self._base, self._resolver)
+        tree = tree_of_run(self._order, self._outcomes, self._manifest, self._base, self._resolver)
+        # Only running needs these, and the commit takes memory of its own.
+        self._waiting.clear()
+        self._started.clear()
+        self._resolver.forget_decisions()
+        return result, tree
 
     def _drive(self, scheduler: Scheduler, workers: Workers) -> None:
         futures: dict[Future[bytes], str] = {}

@@ -102,6 +102,11 @@ class Resolver:
             self._decisions[node_id] = decision
         return decision
 
+    def forget_decisions(self) -> None:
+        """Give back the memory of what was decided, which nobody asks for any more."""
+        self._decisions.clear()
+        self._identities.clear()
+
     def _insist_on_inputs(self, node_id: str) -> None:
         """Raise CorruptObjectError where what is left as it was, and read now, cannot be read."""
         for name in self._drafts[node_id].inputs:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -272,7 +271,7 @@ class Session:
             keeps_going = result.status == "failed" and options.continue_on_error
             if result.status != "success" and not keeps_going:
                 # What was finished is in the cache; make that durable too, the ref stays.
-                self.store.sync(Path(path) for path in run.written)
+                self.store.sync(run.written)
                 return replace(result, snapshot=head)
             manifest = run.built_manifest(tree)
             snapshot = commit(

@@ -276,7 +276,8 @@ def _changed(record: _Record, changes: Mapping[str, object], fields: tuple[str, 
         stored: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(changes))
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
         raise StateValueError(f"{', '.join(changes)}: a value is not JSON: {error}") from error
-    own = {key: value for key, value in stored.items() if key in fields}
+    # Texts are the caller's own: of many nodes' records, most are the same few.
+    own = {key: changes[key] if type(changes[key]) is str else value for key, value in stored.items() if key in fields}
     # A database has one zero.
     own |= {key: 0.0 for key, value in own.items() if key == "duration_ms" and value == 0 and isinstance(value, float)}
     extra = {key: value for key, value in stored.items() if key not in fields}

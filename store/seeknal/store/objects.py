@@ -254,19 +254,25 @@ WAY_OUT = "`seeknal store verify` tells what is hurt, and how to mend it"
 
 _HEADER = late_pattern(rb"seeknal ([a-z-]{1,32}) ([1-9][0-9]{0,8})( .*)?", re.DOTALL)
 
+_DIGEST_CHARACTERS = 32
+
 _encoder = msgspec.msgpack.Encoder()
 _decoders: dict[type[msgspec.Struct], msgspec.msgpack.Decoder[Any]] = {}
 
 
-def encode(value: msgspec.Struct) -> bytes:
+def encode(value: msgspec.Struct) -> bytes | bytearray:
     """Serialise an object: a line with kind, format version and digest, then msgpack.
 
     Equal values give equal bytes, where their mappings have one order.
     """
     kind, version = FORMAT_VERSIONS[type(value)]
-    body = _encoder.encode(value)
     head = f"seeknal {kind} {version}"
-    return f"{head} {_digest(head, body)}\n".encode() + body
+    start = len(head) + 2 + _DIGEST_CHARACTERS
+    # In one piece from the beginning: a large project's objects are large.
+    data = bytearray(start)
+    _encoder.encode_into(value, data, start)
+    data[:start] = f"{head} {_digest(head, memoryview(data)[start:])}\n".encode()
+    return data
 
 
 def encode_pieces(kind_of: type[msgspec.Struct], body: Callable[[], Iterable[bytes]]) -> Iterator[bytes]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -22,6 +23,9 @@ class _WrittenTree(msgspec.Struct):
 
     nodes: dict[str, msgspec.Raw]
 
+
+# Of most artifacts; nobody changes an artifact's.
+_NO_METADATA: dict[str, Any] = {}
 
 _tree_decoder = msgspec.msgpack.Decoder(_WrittenTree)
 
@@ -66,4 +70,6 @@ class SharedTrees:
         for column in artifact.columns:
             put(column, "name", intern(column.name))
             put(column, "type", intern(column.type))
+        if not artifact.metadata:
+            put(artifact, "metadata", _NO_METADATA)
         put(artifact, "columns", tuple(self._columns.setdefault(column, column) for column in artifact.columns))

@@ -34,7 +34,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TypeVar
@@ -369,7 +369,7 @@ class Store:
         self._written.append(path)
         return path
 
-    def _write_object(self, folder: str, data: bytes) -> str:
+    def _write_object(self, folder: str, data: bytes | bytearray) -> str:
         digest = digest_bytes(data)
         path = self.root / folder / digest
         self._written.append(path)
@@ -522,11 +522,11 @@ class Store:
         written, self._written = self._written, []
         return written
 
-    def sync(self, extra: Iterable[Path] = ()) -> None:
+    def sync(self, extra: Collection[str | Path] = ()) -> None:
         """Make everything written so far durable, together; ``extra`` names what other processes wrote."""
-        new_files = [*self._written, *extra]
-        if new_files:
+        if self._written or extra:
             with span("sync"):
-                sync_filesystem(self.root, lambda: new_files)
+                # As a rule nobody asks for the list, which is long.
+                sync_filesystem(self.root, lambda: [*self._written, *map(Path, extra)])
             self._written.clear()
             self.seals.keep()
