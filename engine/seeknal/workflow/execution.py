@@ -35,7 +35,7 @@ from seeknal.workflow.failures import (
     timeout_failure,
 )
 from seeknal.workflow.forecast import forecast_run, waiting
-from seeknal.workflow.limits import StopRequest, memory_share
+from seeknal.workflow.limits import LARGE_NODES, StopRequest, give_back_memory, memory_share
 from seeknal.workflow.resolution import CHECK, DROP, HIT, MISS, Base, Decision, Resolver
 from seeknal.workflow.results import Forecast, NodeOutcome, RunOptions, RunResult, new_run_id
 from seeknal.workflow.run_tree import built_manifest, tree_of_run
@@ -164,6 +164,8 @@ class Run:
         self._waiting.clear()
         self._started.clear()
         self._resolver.forget_decisions()
+        if len(self._order) >= LARGE_NODES:
+            give_back_memory()
         return result, tree
 
     def _drive(self, scheduler: Scheduler, workers: Workers) -> None:

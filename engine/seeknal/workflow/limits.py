@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -13,9 +14,22 @@ MOST_WORKERS = 256
 #: More workers than this are not started unless they are asked for, however many cores there are.
 MOST_DEFAULT_WORKERS = 4
 
+# From so many nodes on, a project takes so much memory that DuckDB's with a node's work does not come on top of it, and
+# that what is not needed any more is given back to the system.
+LARGE_NODES = 5_000
+
 # Where Linux shows the control groups: of version 2, and of version 1 in a folder for each controller.
 _PROCESS_GROUPS = Path("/proc/self/cgroup")
 _GROUPS = Path("/sys/fs/cgroup")
+
+
+def give_back_memory() -> None:
+    """Let the system have memory that was freed: glibc keeps what lies between what is in use."""
+    if sys.platform.startswith("linux"):
+        import ctypes
+
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 class StopRequest:

@@ -37,7 +37,7 @@ from seeknal.workflow.commit import commit, fingerprints_of, schemas_of
 from seeknal.workflow.events import Listener, Warned, silent
 from seeknal.workflow.forecast import forecast_run, waiting
 from seeknal.workflow.heads import RUN_COMMAND, Head, environment_lock, read_head
-from seeknal.workflow.limits import StopRequest
+from seeknal.workflow.limits import LARGE_NODES, StopRequest, give_back_memory
 from seeknal.workflow.planning import ChangePlan, plan_change
 from seeknal.workflow.resolution import Base, Resolver
 from seeknal.workflow.results import Forecast, RunOptions, RunResult, new_run_id
@@ -131,6 +131,8 @@ class Session:
         if self.store.root.is_dir():
             self.store.prepare()
             self.compiled.parsed.memo.rest()
+        if len(drafts) >= LARGE_NODES:
+            give_back_memory()
 
     @property
     def manifest(self) -> Manifest:

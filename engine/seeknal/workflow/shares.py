@@ -10,16 +10,13 @@ from collections.abc import Sequence
 
 from seeknal.dag.demands import Demands
 from seeknal.dag.draft import Draft
-from seeknal.workflow.limits import MOST_WORKERS, memory_share, usable_cores
+from seeknal.workflow.limits import LARGE_NODES, MOST_WORKERS, memory_share, usable_cores
 from seeknal.workflow.results import RunOptions
 from seeknal.workflow.workers import Inline, ProcessWorkers, Workers
 
 # Below this many input rows a node gets one thread: DuckDB hands out work in row groups of 122,880 rows, so more
 # threads gain nothing, and one thread gives the same bytes every time.
 ROWS_WORTH_THREADS = 500_000
-
-# From so many nodes on, a project takes so much memory that DuckDB's with a node's work does not come on top of it.
-LARGE_NODES = 5_000
 
 # A worker process is replaced once it holds on to half of its share of the memory; not for less than this.
 LEAST_HEAVY_BYTES = 512 * 1024**2

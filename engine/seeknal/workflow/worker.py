@@ -225,7 +225,7 @@ def execute(task: Task) -> Outcome:
             with span("check"):
                 checks = _check_output(task, artifact, bench)
     except ChecksFailed as error:
-        written = tuple(str(path) for path in bench.store.take_written())
+        written = tuple(bench.store.take_written())
         seals = bench.store.seals.take_fresh()
         return Outcome(task.node_id, artifact, Failure(error.message), written, error.results, seals)
     except QueryFailed as error:
@@ -244,7 +244,7 @@ def execute(task: Task) -> Outcome:
     except OSError as error:
         name = f" ({error.filename})" if error.filename else ""
         return Outcome(task.node_id, failure=Failure(f"{error.strerror or error}{name}"))
-    written = tuple(str(path) for path in bench.store.take_written())
+    written = tuple(bench.store.take_written())
     return Outcome(task.node_id, artifact, written=written, checks=checks, seals=bench.store.seals.take_fresh())
 
 

@@ -108,9 +108,16 @@ RUN_FIELDS = ("status", "started_at", "finished_at", "metadata", "config")
 _Record = TypeVar("_Record", NodeRecord, RunRecord)
 
 
-def encode_run(record: RunRecord) -> bytes:
+_encoder = msgspec.json.Encoder()
+
+
+def encode_run(record: RunRecord) -> bytearray:
     """Encode a run record as JSON."""
-    return msgspec.json.encode(record) + b"\n"
+    # Not added to bytes: that would be a copy, and the record of many nodes is large.
+    raw = bytearray()
+    _encoder.encode_into(record, raw)
+    raw += b"\n"
+    return raw
 
 
 def decode_run(raw: bytes, run_id: str, where: str) -> RunRecord:

@@ -175,7 +175,7 @@ def _reporting(what: str, kind: type[StateBackendError] = StateBackendError) -> 
         raise kind(f"{what}: {error.strerror or error}", hint=way_out_of(error)) from error
 
 
-def _write_durably(path: Path, content: bytes) -> None:
+def _write_durably(path: Path, content: bytes | bytearray) -> None:
     """Write a file that is about to take the place of another, which waits until a journal says so."""
     path.write_bytes(content)
     sync_folder(path)

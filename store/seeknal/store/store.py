@@ -517,16 +517,17 @@ class Store:
 
     # durability
 
-    def take_written(self) -> list[Path]:
-        """What was written since the last sync, for whoever syncs in this process's stead."""
+    def take_written(self) -> list[str]:
+        """What was written since the last sync, by paths below ``root``, for whoever syncs in this process's stead."""
         written, self._written = self._written, []
-        return written
+        above = len(f"{self.root}{os.sep}")
+        return [str(path)[above:] for path in written]
 
-    def sync(self, extra: Collection[str | Path] = ()) -> None:
-        """Make everything written so far durable, together; ``extra`` names what other processes wrote."""
+    def sync(self, extra: Collection[str] = ()) -> None:
+        """Make everything written so far durable, together; ``extra`` is what other processes took as written."""
         if self._written or extra:
             with span("sync"):
                 # As a rule nobody asks for the list, which is long.
-                sync_filesystem(self.root, lambda: [*self._written, *map(Path, extra)])
+                sync_filesystem(self.root, lambda: [*self._written, *(self.root / name for name in extra)])
             self._written.clear()
             self.seals.keep()

@@ -44,7 +44,7 @@ def build(store: Store, **outputs: bytes) -> tuple[Tree, list[str]]:
         artifact = Artifact((worker.adopt_file(path),), 1, (Column("a", "INTEGER", digest_bytes(content)),))
         worker.record_action(ActionRecord(digest_bytes(content), f"transform.{name}", artifact))
         entries[f"transform.{name}"] = TreeEntry(digest_bytes(content), artifact)
-    return Tree(entries), [str(path) for path in worker.take_written()]
+    return Tree(entries), worker.take_written()
 
 
 def apply(store: Store, environment: str = "prod", **outputs: bytes) -> str:

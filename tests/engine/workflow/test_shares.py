@@ -6,9 +6,9 @@ from seeknal.dag.demands import NO_DEMANDS, Demands
 from seeknal.dag.draft import Draft
 from seeknal.dag.yaml_file import Document
 from seeknal.workflow import shares
+from seeknal.workflow.limits import LARGE_NODES
 from seeknal.workflow.results import RunOptions
 from seeknal.workflow.shares import (
-    LARGE_NODES,
     ROWS_WORTH_THREADS,
     memory_limit_bytes,
     slots_of,

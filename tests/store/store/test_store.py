@@ -355,7 +355,7 @@ class TestCommitOrder:
             worker.record_action(ActionRecord(KEY, "transform.t", put(worker, tables[0])))
             written = worker.take_written()
             assert worker.take_written() == []
-            assert set(written) == set(files_below(store.root)) - {store.root / "format"}
+            assert {store.root / name for name in written} == set(files_below(store.root)) - {store.root / "format"}
             worker.sync()
             assert len(watched.not_durable()) == 2
             store.sync(written)
