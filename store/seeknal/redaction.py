@@ -66,7 +66,8 @@ def hide(*values: str, certain: bool = True) -> None:
 def show_names(names: Iterable[str]) -> None:
     """Say what the project calls its nodes and environments: a value that is such a name hides nothing."""
     global _forms
-    new = {name.lower() for name in names} - _names
+    # Most are in lower case already, and are in memory.
+    new = {name if name.islower() else name.lower() for name in names} - _names
     if new:
         _names.update(new)
         _forms = None

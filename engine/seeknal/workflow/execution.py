@@ -162,7 +162,6 @@ class Run:
         tree = tree_of_run(self._order, self._outcomes, self._manifest, self._base, self._resolver)
         # Only running needs these, and the commit takes memory of its own.
         self._waiting.clear()
-        self._started.clear()
         self._resolver.forget_decisions()
         if len(self._order) >= LARGE_NODES:
             give_back_memory()
@@ -397,7 +396,7 @@ class Run:
 
     def _report(self, outcome: NodeOutcome) -> None:
         self._outcomes[outcome.node_id] = outcome
-        index = self._started.get(outcome.node_id, (0.0, 0))[1]
+        index = self._started.pop(outcome.node_id, (0.0, 0))[1]
         if not index:
             self._reported += 1
             index = self._reported

@@ -12,8 +12,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime, time
+from itertools import islice
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -108,16 +109,18 @@ RUN_FIELDS = ("status", "started_at", "finished_at", "metadata", "config")
 _Record = TypeVar("_Record", NodeRecord, RunRecord)
 
 
-_encoder = msgspec.json.Encoder()
+# How many nodes of a record are encoded at once.
+_AT_ONCE = 500
 
 
-def encode_run(record: RunRecord) -> bytearray:
-    """Encode a run record as JSON."""
-    # Not added to bytes: that would be a copy, and the record of many nodes is large.
-    raw = bytearray()
-    _encoder.encode_into(record, raw)
-    raw += b"\n"
-    return raw
+def encode_run(record: RunRecord) -> Iterator[bytes]:
+    """Encode a run record as JSON, piece by piece."""
+    yield msgspec.json.encode(msgspec.structs.replace(record, nodes={}))[: -len("}}")]
+    nodes, separator = iter(record.nodes.items()), b""
+    while piece := dict(islice(nodes, _AT_ONCE)):
+        yield separator + msgspec.json.encode(piece)[1:-1]
+        separator = b","
+    yield b"}}\n"
 
 
 def decode_run(raw: bytes, run_id: str, where: str) -> RunRecord:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -108,7 +108,8 @@ class RunFiles:
                 # The journal must not outlive a power cut that the names of the files it counts on do not.
                 sync_folder(self.folder)
                 new_journal = self._new_path(self._journal.name)
-                _write_durably(new_journal, msgspec.json.encode(_Journal(SCHEMA_VERSION, list(replaced), deleted)))
+                journal = _Journal(SCHEMA_VERSION, list(replaced), deleted)
+                _write_durably(new_journal, [msgspec.json.encode(journal)])
                 os.replace(new_journal, self._journal)
             elif replaced:
                 (run_id,) = replaced
@@ -175,7 +176,8 @@ def _reporting(what: str, kind: type[StateBackendError] = StateBackendError) -> 
         raise kind(f"{what}: {error.strerror or error}", hint=way_out_of(error)) from error
 
 
-def _write_durably(path: Path, content: bytes | bytearray) -> None:
+def _write_durably(path: Path, pieces: Iterable[bytes]) -> None:
     """Write a file that is about to take the place of another, which waits until a journal says so."""
-    path.write_bytes(content)
+    with path.open("wb") as file:
+        file.writelines(pieces)
     sync_folder(path)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -21,7 +21,7 @@ import xxhash
 
 from seeknal.errors import StoreError
 from seeknal.store.filesystem import write_atomically
-from seeknal.store.objects import FORMAT_VERSIONS, decode, encode_pieces
+from seeknal.store.objects import FORMAT_VERSIONS, decode, encode_pieces, map_pieces
 
 SPARE_BYTES = 4 * 1024 * 1024
 
@@ -36,17 +36,6 @@ class MemoContent(msgspec.Struct, frozen=True):
 FORMAT_VERSIONS[MemoContent] = ("memo", 1)
 
 _encoder = msgspec.msgpack.Encoder()
-
-
-# How many answers are encoded at once.
-_AT_ONCE = 500
-
-
-def _map_header(count: int) -> bytes:
-    """How msgpack begins a map of so many entries."""
-    if count < 16:
-        return bytes([0x80 | count])
-    return b"\xde" + count.to_bytes(2, "big") if count < 1 << 16 else b"\xdf" + count.to_bytes(4, "big")
 
 
 def key_of(*parts: object) -> bytes:
@@ -107,10 +96,8 @@ class Memo:
         """A MemoContent of what was asked for and what is spare, as msgpack: whole, it is as large as the memo."""
         known = self._known()
         count = len(self._asked) + len(spare)
-        yield b"\x82" + b"".join(map(_encoder.encode, ("stamp", self._stamp, "answers"))) + _map_header(count)
-        entries = chain(self._asked.items(), ((key, known[key]) for key in spare))
-        while piece := dict(islice(entries, _AT_ONCE)):
-            yield _encoder.encode(piece)[len(_map_header(len(piece))) :]
+        yield b"\x82" + b"".join(map(_encoder.encode, ("stamp", self._stamp, "answers")))
+        yield from map_pieces(chain(self._asked.items(), ((key, known[key]) for key in spare)), count)
 
     def rest(self) -> None:
         """Write the answers down, and give back the memory that they take until one is asked for again."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -254,34 +254,55 @@ WAY_OUT = "`seeknal store verify` tells what is hurt, and how to mend it"
 
 _HEADER = late_pattern(rb"seeknal ([a-z-]{1,32}) ([1-9][0-9]{0,8})( .*)?", re.DOTALL)
 
-_DIGEST_CHARACTERS = 32
+# How many entries of a mapping are encoded at once.
+_AT_ONCE = 500
 
 _encoder = msgspec.msgpack.Encoder()
 _decoders: dict[type[msgspec.Struct], msgspec.msgpack.Decoder[Any]] = {}
 
 
-def encode(value: msgspec.Struct) -> bytes | bytearray:
+def encode(value: msgspec.Struct) -> bytes:
     """Serialise an object: a line with kind, format version and digest, then msgpack.
 
     Equal values give equal bytes, where their mappings have one order.
     """
     kind, version = FORMAT_VERSIONS[type(value)]
+    body = _encoder.encode(value)
     head = f"seeknal {kind} {version}"
-    start = len(head) + 2 + _DIGEST_CHARACTERS
-    # In one piece from the beginning: a large project's objects are large.
-    data = bytearray(start)
-    _encoder.encode_into(value, data, start)
-    data[:start] = f"{head} {_digest(head, memoryview(data)[start:])}\n".encode()
-    return data
+    return f"{head} {_digest(head, body)}\n".encode() + body
 
 
 def encode_pieces(kind_of: type[msgspec.Struct], body: Callable[[], Iterable[bytes]]) -> Iterator[bytes]:
-    """As :func:`encode` for a large object, piece by piece. ``body`` gives its msgpack, and is asked twice."""
+    """As :func:`encode` for a large object, piece by piece: whole, it takes as much memory again.
+
+    ``body`` gives its msgpack, and is asked twice.
+    """
     kind, version = FORMAT_VERSIONS[kind_of]
     head = f"seeknal {kind} {version}"
     digest = digest_pieces(chain([head.encode() + b"\n"], body()))
     yield f"{head} {digest}\n".encode()
     yield from body()
+
+
+def map_pieces(entries: Iterable[tuple[Any, Any]], count: int) -> Iterator[bytes]:
+    """The msgpack of a mapping of ``count`` entries, piece by piece."""
+    yield _map_header(count)
+    entries = iter(entries)
+    while piece := dict(islice(entries, _AT_ONCE)):
+        yield _encoder.encode(piece)[len(_map_header(len(piece))) :]
+
+
+def _map_header(count: int) -> bytes:
+    """How msgpack begins a mapping of so many entries."""
+    if count < 16:
+        return bytes([0x80 | count])
+    return b"\xde" + count.to_bytes(2, "big") if count < 1 << 16 else b"\xdf" + count.to_bytes(4, "big")
+
+
+def encode_tree(tree: Tree) -> Iterator[bytes]:
+    """As :func:`encode`, piece by piece."""
+    start = _map_header(1) + _encoder.encode("nodes")
+    return encode_pieces(Tree, lambda: chain([start], map_pieces(tree.nodes.items(), len(tree.nodes))))
 
 
 def _cut(data: bytes) -> tuple[bytes, memoryview]:

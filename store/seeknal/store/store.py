@@ -45,6 +45,7 @@ from seeknal.errors import CorruptObjectError
 from seeknal.store.column_digests import digest_file, digest_parquet
 from seeknal.store.filesystem import (
     digest_bytes,
+    digest_pieces,
     locked,
     place,
     sync_filesystem,
@@ -68,6 +69,7 @@ from seeknal.store.objects import (
     Tree,
     decode,
     encode,
+    encode_tree,
     insist_on_version,
 )
 from seeknal.store.refs import Refs, check_ref_name, is_ref_name
@@ -332,7 +334,7 @@ class Store:
         return self.root / "trees" / digest
 
     def write_tree(self, tree: Tree) -> str:
-        return self._write_object("trees", encode(tree))
+        return self._write_object("trees", lambda: encode_tree(tree))
 
     def read_tree(self, digest: str, shared: SharedTrees | None = None) -> Tree:
         """Read a tree; what it has in common with those that are ``shared`` takes no memory of its own."""
@@ -341,7 +343,7 @@ class Store:
 
     def write_snapshot(self, snapshot: Snapshot, *, durable: bool = False) -> str:
         """Put a snapshot into the store; ``durable`` where all that it names is that already, instead of a sync."""
-        digest = self._write_object("snapshots", encode(snapshot))
+        digest = self._write_object("snapshots", lambda: [encode(snapshot)])
         if durable:
             path = self._written.pop()
             # In this order one commit of a journal takes both.
@@ -369,17 +371,17 @@ class Store:
         self._written.append(path)
         return path
 
-    def _write_object(self, folder: str, data: bytes | bytearray) -> str:
-        digest = digest_bytes(data)
+    def _write_object(self, folder: str, pieces: Callable[[], Iterable[bytes]]) -> str:
+        digest = digest_pieces(pieces())
         path = self.root / folder / digest
         self._written.append(path)
         try:
-            if path.read_bytes() == data and self._renew([path]):
+            if digest_file(path)[0] == digest and self._renew([path]):
                 return digest
         except OSError:
             pass
         with self._placing(path):
-            write_atomically(path, data, self.temporary_folder)
+            write_atomically(path, pieces(), self.temporary_folder)
         return digest
 
     def _read_object(self, folder: str, digest: str, expected: type[T]) -> T:

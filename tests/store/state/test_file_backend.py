@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from seeknal.errors import BusyError, CorruptObjectError, FormatTooNewError, UsageError
@@ -21,6 +22,7 @@ from seeknal.state.backend import (
     TransactionError,
     create_state_backend,
 )
+from seeknal.state.records import NodeRecord, RunRecord, decode_run, encode_run
 
 StartPython = Callable[..., "subprocess.Popen[str]"]
 
@@ -333,3 +335,11 @@ def test_killed_process_frees_its_lock_and_its_transaction(backend: FileBackend,
         impatient.create_run("r1")
         assert backend.list_runs() == ["r1"]
     backend.close()
+
+
+@pytest.mark.parametrize("count", [0, 1, 499, 500, 501, 1200])
+def test_a_record_written_piece_by_piece_is_the_whole(count: int) -> None:
+    nodes = {f"transform.n{number}": NodeRecord(status="success", extra={"x": [number]}) for number in range(count)}
+    record = RunRecord(run_id="r", metadata={"a": {}}, extra={"b": "}}"}, nodes=nodes)
+    assert b"".join(encode_run(record)) == msgspec.json.encode(record) + b"\n"
+    assert decode_run(b"".join(encode_run(record)), "r", "it") == record

@@ -26,6 +26,7 @@ from seeknal.store.objects import (
     TreeEntry,
     decode,
     encode,
+    encode_tree,
 )
 
 digests = st.text("0123456789abcdef", min_size=32, max_size=32)
@@ -238,3 +239,10 @@ def test_same_content_looks_at_the_data_and_not_at_how_it_was_built() -> None:
     assert not one.same_content(msgspec.structs.replace(one, columns=()))
     assert not one.same_content(msgspec.structs.replace(one, side_blobs=(("m", one.parts[0]),)))
     assert not one.same_content(msgspec.structs.replace(one, parts=(one.parts[0], one.parts[0])))
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 500, 501, 1000])
+def test_a_tree_piece_by_piece_is_the_whole(count: int) -> None:
+    made = Artifact((Blob("b" * 32, 1),), 1, (Column("amount", "BIGINT", "c" * 32),), metadata={"x": [1]})
+    tree = Tree({f"a.n{number}": TreeEntry("f" * 32, made) for number in range(count)})
+    assert b"".join(encode_tree(tree)) == encode(tree)
