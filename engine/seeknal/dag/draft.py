@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from functools import cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -66,6 +68,10 @@ IDENTITY_FIELDS = frozenset({"kind", "name"})
 METADATA_FIELDS = frozenset({"description", "owner", "tags", "columns"})
 
 
+# Of most nodes.
+_NO_REFERENCES: Mapping[str, KeyPath] = MappingProxyType({})
+
+
 class Draft(msgspec.Struct):
     """A node as a file has it.
 
@@ -86,7 +92,7 @@ class Draft(msgspec.Struct):
     name: str = ""
     spec: Any = None
     inputs: list[str] = []
-    references: dict[str, tuple[str | int, ...]] = {}
+    references: Mapping[str, KeyPath] = _NO_REFERENCES
     sql: Sql | None = None
     query: Query | None = None
     checks: tuple[LinkedCheck, ...] = ()

@@ -161,7 +161,7 @@ def check_fields(draft: Draft, project: Project, findings: Findings) -> None:
     if len(findings.problems) == before:
         draft.spec = spec
         for reference, path in kind.references(spec):
-            draft.references.setdefault(reference.lower(), path)
+            draft.references = {reference.lower(): path, **draft.references}
             if reference not in draft.inputs:
                 draft.inputs.append(reference)
 

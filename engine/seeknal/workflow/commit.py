@@ -5,12 +5,13 @@ from __future__ import annotations
 import getpass
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from seeknal.dag.binding import Schema
 from seeknal.dag.manifest import Manifest, NodeType
 from seeknal.dag.parameters import RunParameters
 from seeknal.errors import BusyError, PromotionRaceError
+from seeknal.json_document import Computed
 from seeknal.store.objects import Snapshot, Tree
 from seeknal.store.store import Store
 from seeknal.timeline import timed
@@ -133,9 +134,9 @@ def move_to_tree(
     return snapshot
 
 
-def schemas_of(tree: Tree) -> dict[str, Schema | None]:
+def schemas_of(tree: Tree) -> Mapping[str, Schema | None]:
     """The columns of each node's artifact; None for nodes that make no table."""
-    return {node_id: entry.artifact.schema() or None for node_id, entry in tree.nodes.items()}
+    return Computed(tree.nodes, lambda entry: entry.artifact.schema() or None)
 
 
 def fingerprints_of(tree: Tree, wanted: Collection[str] | None = None) -> dict[str, str]:

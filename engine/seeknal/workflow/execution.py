@@ -134,6 +134,7 @@ class Run:
             continue_on_error=self._options.continue_on_error,
         )
         drafts = [self._compiled.parsed.drafts[node_id] for node_id in may_run]
+        del may_run
         workers = self._workers or workers_for(drafts, slots, parallel=self._options.parallel, total=len(self._order))
         finished = False
         try:

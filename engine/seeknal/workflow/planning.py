@@ -130,7 +130,7 @@ def plan_change(
     old = base_manifest if base_manifest is not None else Manifest(manifest.metadata.project)
     known = compiled.analysis.schemas()
     # A node that no longer binds has no schema to compare; its text is compared instead.
-    diff = ManifestDiff.compare(old, manifest, old_schemas=dict(base_schemas), new_schemas=known, parser=parser)
+    diff = ManifestDiff.compare(old, manifest, old_schemas=base_schemas, new_schemas=known, parser=parser)
     categories = diff.get_nodes_to_rebuild(manifest, include_metadata=True)
     for node_id in compiled.analysis.problems:
         if base_manifest is not None and node_id in old.nodes:

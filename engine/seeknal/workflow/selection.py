@@ -71,7 +71,9 @@ def select(manifest: Manifest, filters: Filters, has_output: Collection[str]) ->
             considered.add(node_id)
     for node_id in every - considered:
         left_out[node_id] = "excluded by tag" if node_id in excluded else "not selected"
-    return Selection(frozenset(chosen), frozenset(considered), left_out)
+    asked_for = frozenset(chosen)
+    # One set where they are the same, as they are without filters.
+    return Selection(asked_for, asked_for if considered == chosen else frozenset(considered), left_out)
 
 
 def _followers_of(manifest: Manifest, chosen: set[str], has_output: Collection[str]) -> set[str]:
