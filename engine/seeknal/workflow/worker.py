@@ -47,9 +47,9 @@ class Failure(msgspec.Struct, frozen=True):
 class Outcome(msgspec.Struct, frozen=True):
     """What became of a task: an artifact, or a failure; both where the artifact's checks failed.
 
-    ``written`` are files, by paths below the store's root. ``checks`` are the results of all checks, where there are any.
-    ``seals`` are those of the blobs in ``written``, for whoever makes them durable. ``spans`` say where the time went,
-    where somebody wants to know.
+    ``written`` are files, by paths below the store's root. ``checks`` are the results of all checks, where there are
+    any. ``seals`` are those of the blobs in ``written``, for whoever makes them durable. ``spans`` say where the time
+    went, where somebody wants to know.
     """
 
     node_id: str
