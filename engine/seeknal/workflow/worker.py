@@ -73,6 +73,9 @@ def decode_outcome(data: bytes) -> Outcome:
 # Of a worker process: where its caller reads since when it holds the mutexes of its task, by the monotonic clock.
 _held_from: Any = None
 
+# A task that goes to a worker process begins with so many bytes, and so does its answer.
+KEY_BYTES = 8
+
 # Of a worker process: where its tasks come from, and where its answers go.
 _pipes: tuple[connection.Connection, connection.Connection] | None = None
 
@@ -143,15 +146,16 @@ def serve() -> None:
     tasks, answers = _pipes
     while True:
         try:
-            task = tasks.recv_bytes()
+            message = tasks.recv_bytes()
         except EOFError:
             return
+        key, task = message[:KEY_BYTES], message[KEY_BYTES:]
         try:
             answer = execute_task(task)
         except BaseException:
-            answers.send_bytes(b"")
+            answers.send_bytes(key)
             raise
-        answers.send_bytes(answer)
+        answers.send_bytes(key + answer)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ them. They go through a pipe, and whoever waits for a reply reads it off another
 - *reply*: a future whose result is read when somebody asks for it.
 - *peak*: the most memory that the process was seen to use; a short rise between two looks is missed.
 - *death*: how a process ended that should not have.
+- *key*: what a task's answer begins with. Code of the user's can write to any pipe of its process.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any
 from seeknal.quantity import size_text
 from seeknal.workflow.descendants import end_descendants
 from seeknal.workflow.limits import control_group_texts
-from seeknal.workflow.worker import serve, start_worker
+from seeknal.workflow.worker import KEY_BYTES, serve, start_worker
 
 _CRASHES = frozenset(
     getattr(signal, name)
@@ -37,6 +38,9 @@ _CRASHES = frozenset(
 # A process that ended is buried at once, but not always noticed at once.
 _LONGEST_BURIAL_SECONDS = 5.0
 
+# Text that code of the user's writes to the pipe would be read as the length of an answer beyond this.
+_LARGEST_ANSWER_BYTES = 256 * 1024**2
+
 # What multiprocessing says of a process whose end only a fork server knew that is gone, too.
 _FORK_SERVER_GONE = 255
 
@@ -45,12 +49,14 @@ _FORK_SERVER_GONE = 255
 class Death:
     """How a worker process ended. ``exit_code`` is negative for a signal, None where it cannot be told.
 
-    ``memory_ran_out``: the system ended a process for want of memory while this one lived.
+    ``memory_ran_out``: the system ended a process for want of memory while this one lived. ``garbled``: it was ended
+    because something else than its answer came back.
     """
 
     exit_code: int | None = None
     peak_bytes: int = 0
     memory_ran_out: bool = False
+    garbled: bool = False
 
     def __str__(self) -> str:
         return self.told()
@@ -78,6 +84,8 @@ class Death:
         return self._cause() + used
 
     def _cause(self) -> str:
+        if self.garbled:
+            return "code that the node runs wrote to a file descriptor that it did not open"
         if self.exit_code is not None and self.exit_code >= 0:
             return "code that the node runs ended the process, with os._exit or the like"
         if self.exit_code is not None and -self.exit_code in _CRASHES:
@@ -142,6 +150,8 @@ class WorkerProcess:
         self._process: BaseProcess | None = None
         self._manager: Any = None
         self._peak_bytes = 0
+        self._key = b""
+        self._garbled = False
         self._kills_before = _kills_for_want_of_memory()
 
     def submit(self, task: bytes) -> Reply:
@@ -159,7 +169,8 @@ class WorkerProcess:
         if self._process is None:
             raise BrokenExecutor("the process died before it began")
         try:
-            self._tasks.send_bytes(task)
+            self._key = os.urandom(KEY_BYTES)
+            self._tasks.send_bytes(self._key + task)
         except OSError as error:
             raise BrokenExecutor("the process died while it had nothing to do") from error
         self._reply = Reply(self, self._life)
@@ -174,9 +185,20 @@ class WorkerProcess:
         """What it answered: empty where executing the task raised what is a bug, None where it ended before."""
         try:
             # What it answered before it ended counts.
-            return self._answers.recv_bytes() if self._answers.poll() else None
-        except (EOFError, OSError):
+            answer = self._answers.recv_bytes(_LARGEST_ANSWER_BYTES) if self._answers.poll() else None
+        except EOFError:
             return None
+        except OSError:
+            if not self._answers.closed:
+                # It ended in the middle of its answer. A length that no answer has closes the pipe.
+                return None
+            answer = b""
+        if answer is None or answer.startswith(self._key):
+            return answer and answer[KEY_BYTES:]
+        # Nothing that comes after it could be believed.
+        self._garbled = True
+        self.kill()
+        return None
 
     @property
     def process(self) -> BaseProcess | None:
@@ -211,7 +233,8 @@ class WorkerProcess:
         code = self._process.exitcode if self._process is not None else None
         if code == _FORK_SERVER_GONE:
             code = None
-        return Death(code, self._peak_bytes, _kills_for_want_of_memory() > self._kills_before)
+        ran_out = _kills_for_want_of_memory() > self._kills_before
+        return Death(code, self._peak_bytes, ran_out, self._garbled)
 
     def kill(self) -> None:
         """End the process at once, and what it started."""

@@ -223,6 +223,27 @@ class TestProcesses:
             future.result(PATIENCE_SECONDS)
         assert str(workers.death(future)) == f"its worker process died ({end})"
 
+    @pytest.mark.skipif(sys.platform != "linux", reason="opens a pipe by its number in /proc")
+    @pytest.mark.parametrize(
+        "garbage",
+        [b"no answer", b"\0\0\0\5hello", b"\0\0\0\0", b"\0\0\0\x08of before"],
+        ids=["text", "hello", "empty", "stale"],
+    )
+    def test_what_is_no_answer_to_its_task_fails_it(
+        self, store: Store, workers: ProcessWorkers, garbage: bytes
+    ) -> None:
+        future = workers.submit(encoded(store, ENDLESS))
+        (garbled,) = workers._busy.values()
+        (pid,) = pids(workers)
+        Path(f"/proc/self/fd/{garbled._answers.fileno()}").write_bytes(garbage)
+        with pytest.raises(BrokenExecutor):
+            future.result(PATIENCE_SECONDS)
+        death = workers.death(future)
+        assert death.garbled
+        assert "wrote to a file descriptor" in death.likely_cause
+        assert artifact(workers.submit(encoded(store))).row_count == 1
+        assert until(lambda: not is_alive(pid))
+
     def test_end_of_the_fork_server_costs_what_was_running_and_no_more(
         self, store: Store, workers: ProcessWorkers
     ) -> None:
