@@ -68,10 +68,8 @@ IDENTITY_FIELDS = frozenset({"kind", "name"})
 METADATA_FIELDS = frozenset({"description", "owner", "tags", "columns"})
 
 
-# Of most nodes. Nobody changes what a node has.
+# Of most nodes.
 _NO_REFERENCES: Mapping[str, KeyPath] = MappingProxyType({})
-_NO_TAGS: list[str] = []
-_NO_COLUMNS: dict[str, Any] = {}
 
 
 class Draft(msgspec.Struct):
@@ -227,8 +225,8 @@ def node_of(draft: Draft) -> Node:
         node_type=NodeType(draft.kind),
         description=draft.fields.get("description"),
         owner=draft.fields.get("owner"),
-        tags=list(tags) if isinstance(tags, list) else _NO_TAGS,
-        columns=dict(columns) if isinstance(columns, dict) else _NO_COLUMNS,
+        tags=list(tags) if isinstance(tags, list) else [],
+        columns=dict(columns) if isinstance(columns, dict) else {},
         config={key: value for key, value in draft.fields.items() if key not in left_out},
         file_path=draft.file,
     )

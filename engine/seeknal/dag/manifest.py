@@ -17,6 +17,7 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ class NodeType(enum.Enum):
     PYTHON = "python"
 
 
-class Node(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Node:
     """One step of the pipeline as the project declares it.
 
     ``config`` is the parsed node without ``kind``, ``name``, ``description``, ``owner``, ``tags`` and
@@ -65,9 +67,9 @@ class Node(msgspec.Struct, frozen=True):
     node_type: NodeType
     description: str | None = None
     owner: str | None = None
-    tags: list[str] = []
-    columns: dict[str, Any] = {}
-    config: dict[str, Any] = {}
+    tags: list[str] = field(default_factory=list)
+    columns: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
     file_path: str | None = None
 
     @property

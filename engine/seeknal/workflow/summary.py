@@ -5,9 +5,8 @@ from __future__ import annotations
 import enum
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
-
-import msgspec
 
 from seeknal.redaction import redacted
 from seeknal.visible_text import visible
@@ -27,7 +26,8 @@ class ExecutionStatus(enum.Enum):
     SKIPPED = "skipped"
 
 
-class NodeResult(msgspec.Struct):
+@dataclass
+class NodeResult:
     """What became of one node. ``duration`` is in seconds."""
 
     node_id: str
@@ -35,7 +35,7 @@ class NodeResult(msgspec.Struct):
     duration: float = 0.0
     row_count: int = 0
     error_message: str | None = None
-    metadata: dict[str, Any] = {}
+    metadata: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -48,7 +48,8 @@ class NodeResult(msgspec.Struct):
         }
 
 
-class ExecutionSummary(msgspec.Struct):
+@dataclass
+class ExecutionSummary:
     """What became of a run. ``changed_nodes`` counts those that were executed or would be; times are in seconds."""
 
     total_nodes: int
@@ -58,7 +59,7 @@ class ExecutionSummary(msgspec.Struct):
     failed_nodes: int
     skipped_nodes: int
     total_duration: float
-    results: list[NodeResult] = []
+    results: list[NodeResult] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         return {

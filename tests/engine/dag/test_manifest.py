@@ -1,12 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import json
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -205,6 +205,6 @@ def test_the_json_is_laid_out_as_pythons_own() -> None:
     manifest = graph("a>b")
     first = manifest.nodes["transform.a"]
     config = {"é\u2028": [], "b": {}, "c": [1, 2.5, None, True, 'x\ny\\"'], "d": {"e": [{}, [[]]]}}
-    manifest.add_node(msgspec.structs.replace(first, config=config))
+    manifest.add_node(dataclasses.replace(first, config=config))
     for indent in (2, 4):
         assert manifest.to_json(indent) == json.dumps(manifest.to_dict(), indent=indent)
