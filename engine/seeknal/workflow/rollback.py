@@ -11,7 +11,7 @@ What it changes is remembered where a run or a promotion led from the one state 
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from seeknal.dag.names import PRODUCTION
 from seeknal.dag.parameters import RunParameters
@@ -67,14 +67,18 @@ def plan_rollback(store: Store, environment: str, moment: str = "1", *, lease: L
         target = find_moment(store, environment, moment)
         # In this order: what is there once the lease names it stays there.
         lease.protect(target.digest)
-        try:
-            change = tree_change(store, head.snapshot, target.snapshot)
-        except CorruptObjectError:
-            # Where it is the tree of now that is damaged, that is a reason to leave it.
-            change = tree_change(store, None, target.snapshot)
+        change = _change(store, head.snapshot, target.snapshot)
         rollback = Rollback(environment, is_number(moment), head, target, change)
         _insist_on_whole(store, rollback)
         return rollback
+
+
+def _change(store: Store, head: Snapshot, target: Snapshot) -> TreeChange:
+    try:
+        return tree_change(store, head, target)
+    except CorruptObjectError:
+        # Where it is the tree of now that is damaged, that is a reason to leave it.
+        return tree_change(store, None, target)
 
 
 def _insist_on_target(store: Store, rollback: Rollback) -> None:
@@ -127,6 +131,9 @@ def execute_rollback(
         # In this order: what is there once the lease names it stays there.
         lease.protect(target.digest)
         _insist_on_target(store, rollback)
+        if head is not None and head != rollback.head.digest:
+            # Outputs that the environment had when this was decided, it may have left since.
+            rollback = replace(rollback, change=_change(store, store.read_snapshot(head), target.snapshot))
         _insist_on_whole(store, rollback)
         if head is not None and _same_state(store.read_snapshot(head), target.snapshot):
             digest = head

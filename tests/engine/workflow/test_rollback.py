@@ -203,6 +203,20 @@ def test_a_state_whose_outputs_are_gone_is_refused_with_their_names(shop: Path) 
     assert value(shop) == "3"
 
 
+def test_outputs_that_the_environment_left_after_the_plan_are_looked_at_again(shop: Path) -> None:
+    store = store_of(shop)
+    oldest = find_moment(store, "prod", "2").digest
+    old = read_outputs(store, "prod@2").nodes["transform.a"].artifact
+    roll_back(shop, "2")
+    plan = plan_rollback(store, "prod", oldest)
+    assert plan.changed_nodes() == []
+    roll_back(shop)
+    store.blob_path(old.parts[0]).unlink()
+    with pytest.raises(CorruptObjectError, match=r"outputs of it are damaged or gone from the store: transform\.a"):
+        execute_rollback(Project.open(shop), store, plan)
+    assert value(shop) == "3"
+
+
 def test_an_environment_goes_back_beside_production(shop: Path) -> None:
     manager = EnvironmentManager(shop / "target")
     for number in (4, 5):
