@@ -138,7 +138,7 @@ def execute_task(data: bytes) -> bytes:
 
 
 def serve() -> None:
-    """Execute the tasks that the caller of a worker process sends, until it sends no more.
+    """Execute the tasks that the caller of a worker process sends, until it sends an empty message or is gone.
 
     Raises what is a bug, after an empty answer.
     """
@@ -148,6 +148,8 @@ def serve() -> None:
         try:
             message = tasks.recv_bytes()
         except EOFError:
+            return
+        if not message:
             return
         key, task = message[:KEY_BYTES], message[KEY_BYTES:]
         try:

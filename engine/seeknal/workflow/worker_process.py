@@ -261,6 +261,9 @@ class WorkerProcess:
         if wait and self._reply is not None:
             # A long one is not sent to its end before it is read.
             self._reply.exception()
+        with contextlib.suppress(OSError):
+            # Closing our end is not enough where a process that somebody forked from this one has it, too.
+            self._tasks.send_bytes(b"")
         for end in (self._tasks, *self._theirs):
             end.close()
         self._executor.shutdown(wait=wait, cancel_futures=True)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
@@ -283,6 +284,21 @@ class TestProcesses:
         assert [artifact(future).row_count for future in futures] == [1, 1]
         assert workers.processes() == []
         assert until(lambda: not any(map(is_alive, started)))
+
+    def test_closing_ends_a_worker_although_a_process_that_was_forked_from_this_one_has_its_pipe(
+        self, store: Store
+    ) -> None:
+        workers = ProcessWorkers(1)
+        artifact(workers.submit(encoded(store)))
+        (process,) = workers._busy.values()
+        kept = os.dup(process._tasks.fileno())
+        closing = threading.Thread(target=workers.close, daemon=True)
+        closing.start()
+        closing.join(PATIENCE_SECONDS)
+        try:
+            assert not closing.is_alive()
+        finally:
+            os.close(kept)
 
     def test_closing_takes_what_is_larger_than_a_pipe(self, store: Store) -> None:
         workers = ProcessWorkers(1)
