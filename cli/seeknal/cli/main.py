@@ -151,7 +151,10 @@ def _end_at_once(code: int) -> None:
     """
     threads = sys.modules.get("threading")
     alone = threads is None or threads.active_count() == 1
-    if alone and not sys.gettrace() and not sys.getprofile():
+    # Since Python 3.12, whoever traces may use this instead; there are six of them at most.
+    monitoring = getattr(sys, "monitoring", None)
+    monitored = monitoring is not None and any(map(monitoring.get_tool, range(6)))
+    if alone and not (sys.gettrace() or sys.getprofile() or monitored):
         # What was registered to be done at the end: temporary folders are removed, for one.
         atexit._run_exitfuncs()
         sys.stdout.flush()
