@@ -68,3 +68,7 @@ def __getattr__(name: str) -> Any:
     value = getattr(import_module(f"seeknal.pipeline.{_MODULES.get(name, 'decorators')}"), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
