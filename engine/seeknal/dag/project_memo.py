@@ -233,7 +233,7 @@ class RememberingBinder:
 
     @property
     def table_count(self) -> int:
-        """How many nodes' columns the binder itself was told."""
+        """How many tables the binder itself made."""
         return self._binder.table_count
 
     def close(self) -> None:
