@@ -213,18 +213,17 @@ class Linker:
                 said = f"{name} means nothing here: there are {len(tables)} table(s), counted from 0"
                 self._report(said, place(sql.offset_of(name)))
         for node_id in sql.references:
-            offset = sql.offset_of(node_id)
             if own is not None and node_id != own:
                 message = f"a check of {own} reads its own rows only, not {node_id}"
-                self._report(message, place(offset), "make it a rule with both as inputs")
+                self._report(message, place(sql.offset_of(node_id)), "make it a rule with both as inputs")
             elif own is not None or node_id in tables:
                 continue
             elif draft.function is not None:
                 message = f"a check of a function's rows reads no other node: {node_id}"
-                self._report(message, place(offset), "read it there")
+                self._report(message, place(sql.offset_of(node_id)), "read it there")
             elif not self._has_rows(node_id):
                 message = f"'{node_id}' is of kind {node_id.partition('.')[0]}, which has no rows to read"
-                self._report(message, place(offset))
+                self._report(message, place(sql.offset_of(node_id)))
             else:
                 draft.inputs.append(node_id)
         return linked
@@ -272,12 +271,11 @@ class Linker:
     def _add_inputs(self, draft: Draft) -> None:
         assert draft.sql is not None
         for node_id in draft.sql.references:
-            offset = draft.sql.offset_of(node_id)
             if not self._has_rows(node_id):
                 message = f"'{node_id}' is of kind {self._drafts[node_id].kind}, which has no rows to read"
-                self._report(message, draft.place_in_query(offset))
+                self._report(message, draft.place_in_query(draft.sql.offset_of(node_id)))
             elif node_id == draft.id:
-                self._report(f"{draft.id} reads itself", draft.place_in_query(offset))
+                self._report(f"{draft.id} reads itself", draft.place_in_query(draft.sql.offset_of(node_id)))
             elif node_id not in draft.inputs:
                 draft.inputs.append(node_id)
         self.check_positions(draft)
