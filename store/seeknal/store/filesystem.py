@@ -27,12 +27,12 @@ _FICLONE = 0x40049409
 _serial = iter(range(1 << 62))
 
 
-def digest_bytes(*parts: bytes | bytearray | memoryview) -> str:
+def digest_bytes(*parts: bytes | memoryview) -> str:
     """xxh3_128 of some bytes, in parts, as 32 hexadecimal digits: the address of everything in the store."""
     return xxhash.xxh3_128_hexdigest(parts[0]) if len(parts) == 1 else digest_pieces(parts)
 
 
-def digest_pieces(pieces: Iterable[bytes | bytearray | memoryview]) -> str:
+def digest_pieces(pieces: Iterable[bytes | memoryview]) -> str:
     """The same of bytes that come piece by piece."""
     digest = xxhash.xxh3_128()
     for piece in pieces:
@@ -85,7 +85,7 @@ def named(path: Path) -> Iterator[None]:
         raise
 
 
-def write_whole(descriptor: int, data: bytes | bytearray) -> None:
+def write_whole(descriptor: int, data: bytes) -> None:
     """Write all of these bytes: a system may take some of them and be asked again."""
     view = memoryview(data)
     while view:
@@ -94,7 +94,7 @@ def write_whole(descriptor: int, data: bytes | bytearray) -> None:
 
 def write_atomically(
     path: Path,
-    data: bytes | bytearray | Iterable[bytes],
+    data: bytes | Iterable[bytes],
     temporary_folder: Path | None = None,
     *,
     durable: bool = False,
@@ -115,7 +115,7 @@ def write_atomically(
         with named(path):
             descriptor = os.open(temporary, _WRITE_FLAGS, 0o444 if read_only else 0o644)
             try:
-                for piece in [data] if isinstance(data, bytes | bytearray) else data:
+                for piece in [data] if isinstance(data, bytes) else data:
                     write_whole(descriptor, piece)
                 if durable:
                     os.fsync(descriptor)
