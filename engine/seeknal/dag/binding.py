@@ -120,9 +120,9 @@ class Binder:
         self._tables.add(name)
 
     def bind(self, sql: Sql, inputs: Sequence[str]) -> Bound:
-        """Bind a query whose inputs are all declared. ``inputs`` are the node's, for positional names.
+        """Bind a query. ``inputs`` are the node's, for positional names.
 
-        Raises BindError.
+        Raises BindError, also where an input is not declared.
         """
         import duckdb
 

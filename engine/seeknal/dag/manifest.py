@@ -404,7 +404,10 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str | bytes, like: Manifest | None = None) -> Manifest:
-        """Read a manifest; nodes that are those of ``like`` are its objects. Raises ValueError as :meth:`from_dict`."""
+        """Read a manifest; nodes and lists of edges that are those of ``like`` are its objects, so change neither.
+
+        Raises ValueError as :meth:`from_dict`.
+        """
         with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             written = msgspec.json.decode(text, type=_Written)
             if isinstance(written.metadata.get("project"), str):

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 # No node is expected to write one file for longer than this.
 UNFINISHED_SECONDS = 2 * 24 * 3600
 
-# What binding made of so few nodes' columns takes less memory than a new connection takes time.
+# From so many tables on, giving back the memory of those that binding made is worth a new connection.
 FEW_TABLES = 50
 
 EMPTY = Base(Tree({}), None)
