@@ -14,6 +14,9 @@ class LatePattern:
         self._flags = flags
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            # What copies or pickles it asks for such names before it has a text.
+            raise AttributeError(name)
         found = getattr(re.compile(self._text, self._flags), name)
         # From now on it is found without coming here.
         setattr(self, name, found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import re
 from collections.abc import Iterator
@@ -53,3 +54,10 @@ def test_all_of_ours_can_be_compiled(module: str) -> None:
     found = list(patterns(list(vars(importlib.import_module(module)).values())))
     for late in found:
         assert late.pattern
+
+
+def test_a_pattern_can_be_copied_before_and_after_its_first_use() -> None:
+    pattern = late_pattern("a+")
+    assert copy.deepcopy(pattern).fullmatch("aaa")
+    assert pattern.fullmatch("aaa")
+    assert copy.copy(pattern).fullmatch("aaa")
