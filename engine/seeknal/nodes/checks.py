@@ -94,7 +94,8 @@ def evaluate_stored(
 
 def insist_on_checks(task: Task, tables: Sequence[InputTable], bench: Workbench) -> tuple[CheckResult, ...]:
     """Evaluate a task's checks on these tables. Raises ChecksFailed where one of severity error failed."""
-    connection = bench.hermetic_connection(task.threads, task.memory_limit_bytes)
+    queries = (check.sql for check in task.checks)
+    connection = bench.hermetic_connection(task.threads, task.memory_limit_bytes, queries)
     results = evaluate_stored(task.checks, tables, bench, connection, now_seconds=time.time())
     if any(result.failed_for_good for result in results):
         raise ChecksFailed(results)

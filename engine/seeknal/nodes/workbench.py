@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ class Workbench:
         self._hermetic: Any = None
         self._outside: Any = None
         self._views: dict[str, str] = {}
-        self._settings: dict[int, tuple[int, int]] = {}
+        self._settings: dict[int, tuple[int, int, int]] = {}
 
     def interrupt(self) -> None:
         """End the queries that run on these connections; callable from any thread."""
@@ -109,7 +110,8 @@ class Workbench:
         self._views.clear()
         self._settings.clear()
 
-    def hermetic_connection(self, threads: int, memory_limit_bytes: int) -> Any:
+    def hermetic_connection(self, threads: int, memory_limit_bytes: int, queries: Iterable[str] = ()) -> Any:
+        """The connection for ``queries`` of the user's, and for any of ours."""
         if self._hermetic is None:
             self.store.prepare()
             connection = self._connect()
@@ -119,7 +121,9 @@ class Workbench:
             connection.execute(f"SET allowed_directories = [{', '.join(map(literal, allowed))}]")
             connection.execute("SET enable_external_access = false; SET errors_as_json = true")
             self._hermetic = connection
-        return self._tuned(self._hermetic, threads, memory_limit_bytes)
+        # With one thread for everything, a recursive part that reads a file waits for ever for what is read ahead.
+        recursive = any("recursive" in query.lower() for query in queries)
+        return self._tuned(self._hermetic, threads, memory_limit_bytes, async_threads=int(recursive))
 
     def outside_connection(self, threads: int, memory_limit_bytes: int) -> Any:
         if self._outside is None:
@@ -147,10 +151,10 @@ class Workbench:
         connection.execute("SET enable_progress_bar = false; SET TimeZone = 'UTC'")
         return connection
 
-    def _tuned(self, connection: Any, threads: int, memory_limit_bytes: int) -> Any:
-        wanted = (threads, memory_limit_bytes)
-        if self._settings.get(id(connection), (1, 0)) != wanted:
-            connection.execute(f"SET threads = {threads}")
+    def _tuned(self, connection: Any, threads: int, memory_limit_bytes: int, *, async_threads: int = 0) -> Any:
+        wanted = (threads, memory_limit_bytes, async_threads)
+        if self._settings.get(id(connection), (1, 0, 0)) != wanted:
+            connection.execute(f"SET threads = {threads}; SET async_threads = {async_threads}")
             if memory_limit_bytes:
                 connection.execute(f"SET memory_limit = '{memory_limit_bytes}B'")
             else:
@@ -176,7 +180,7 @@ class Workbench:
 
     def store_query(self, task: Task) -> Artifact:
         """Run a task's SQL over its inputs and put the result into the store."""
-        connection = self.hermetic_connection(task.threads, task.memory_limit_bytes)
+        connection = self.hermetic_connection(task.threads, task.memory_limit_bytes, task.statements)
         if task.places and task.schema is not None:
             artifact = self._store_filled_in(connection, task, dict(task.schema))
             if artifact is not None:

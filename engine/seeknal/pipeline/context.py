@@ -104,7 +104,8 @@ class PipelineContext:
         if self._connection is None:
             import duckdb
 
-            connection = duckdb.connect(":memory:", config={"threads": self.limits.threads, "async_threads": 0})
+            # One of the latter keeps the order of what is read ahead; with none, recursive queries can wait for ever.
+            connection = duckdb.connect(":memory:", config={"threads": self.limits.threads, "async_threads": 1})
             connection.execute("SET enable_progress_bar = false; SET TimeZone = 'UTC'")
             if self.limits.memory_limit_bytes:
                 connection.execute(f"SET memory_limit = '{self.limits.memory_limit_bytes}B'")

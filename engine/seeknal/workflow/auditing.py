@@ -103,7 +103,7 @@ def _evaluate(
         if fault:
             raise CorruptObjectError(f"{node_id}: its data {fault}", hint="`seeknal run` builds it again")
     stored = [stored_table(bench.store, node_id, artifact) for node_id, artifact in tables]
-    connection = bench.hermetic_connection(1, 0)
+    connection = bench.hermetic_connection(1, 0, (check.sql for check in checks))
     return evaluate_stored(checks, stored, bench, connection, now_seconds=now_seconds, sample_rows=sample_rows)
 
 
