@@ -16,10 +16,10 @@ from tests.engine.workflow.projects import write_project
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process adopt others")
 
+# Without pandas: its import may take longer than a timeout where many tests run.
 NODE = """
 import os, subprocess, time
 from pathlib import Path
-import pandas
 from seeknal.pipeline import transform
 
 @transform(name="starts"{more})
@@ -27,7 +27,7 @@ def starts(ctx):
     sleeping = subprocess.Popen(["sleep", "600"]{options})
     Path({pids!r}).open("a").write(f"{{sleeping.pid}} ")
     {then}
-    return pandas.DataFrame({{"a": [1]}})
+    return ctx.duckdb.sql("SELECT 1 AS a")
 """
 
 

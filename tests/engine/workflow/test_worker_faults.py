@@ -28,10 +28,10 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /pro
 FINE = transform("fine", "SELECT i FROM range(1000) t(i)")
 BEHIND = transform("behind", "SELECT count(*) AS n FROM transform.fine")
 
+# Without pandas: its import may take longer than a timeout where many tests run.
 HEAD = """
 import ctypes, os, subprocess, sys, time
 from pathlib import Path
-import pandas
 from seeknal.pipeline import transform
 
 """
@@ -122,7 +122,7 @@ mark = Path({str(mark)!r})
 if not mark.exists():
     mark.touch()
     os._exit(1)
-return pandas.DataFrame({{"a": [1, 2]}})
+return ctx.duckdb.sql("SELECT unnest([1, 2]) AS a")
 """
     result, retried = run(project(tmp_path / "p", python(body)))
     assert outcome(result, "bad").row_count == 2
@@ -157,7 +157,7 @@ tries = Path({str(tries)!r})
 tries.write_text((tries.read_text() if tries.exists() else "") + "x")
 if len(tries.read_text()) == 1:
     time.sleep(600)
-return pandas.DataFrame({{"a": [1]}})
+return ctx.duckdb.sql("SELECT 1 AS a")
 """
     result, retried = run(project(tmp_path / "p", python(body, "@transform(name='bad', timeout=8)")), retry=1)
     assert outcome(result, "bad").status == "success"
@@ -176,7 +176,7 @@ def test_what_a_node_started_ends_with_the_run(tmp_path: Path) -> None:
     body = f"""
 child = subprocess.Popen(["sleep", "600"])
 Path({str(pids)!r}).write_text(str(child.pid))
-return pandas.DataFrame({{"a": [1]}})
+return ctx.duckdb.sql("SELECT 1 AS a")
 """
     result, _ = run(project(tmp_path / "p", python(body)))
     assert outcome(result, "bad").status == "success"
@@ -188,7 +188,7 @@ def test_flood_on_stderr_stands_in_nobodys_way(tmp_path: Path) -> None:
 for _ in range(2000):
     print("x" * 10_000, file=sys.stderr)
     os.write(2, b"y" * 10_000)
-return pandas.DataFrame({"a": [1]})
+return ctx.duckdb.sql("SELECT 1 AS a")
 """
     result, _ = run(project(tmp_path, python(body)))
     assert {node.status for node in result.nodes} == {"success"}
@@ -235,7 +235,7 @@ with open({str(log)!r}, "a", buffering=1) as log:
     log.write("begin\\n")
     time.sleep(0.15)
     log.write("end\\n")
-return pandas.DataFrame({{"a": [1]}})
+return ctx.duckdb.sql("SELECT 1 AS a")
 """
         nodes = "\n".join(
             python(body, f"@transform(name='m{index}', resources={{'mutex': 'warehouse'}})").replace(
