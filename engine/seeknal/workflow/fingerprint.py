@@ -12,6 +12,7 @@ the input's columns even where no value of theirs is read.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -28,10 +29,15 @@ _encoder = msgspec.msgpack.Encoder(order="deterministic")
 
 def engine_identity() -> str:
     """Our epoch and DuckDB's version: either may change what a query gives."""
+    return f"{ENGINE_EPOCH}/duckdb-{_duckdb_version()}"
+
+
+@cache
+def _duckdb_version() -> str:
     # Where DuckDB has it from too. Who only looks what is there already need not load DuckDB for it.
     from importlib.metadata import version
 
-    return f"{ENGINE_EPOCH}/duckdb-{version('duckdb')}"
+    return version("duckdb")
 
 
 def fingerprint(
