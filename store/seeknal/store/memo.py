@@ -11,8 +11,7 @@ one, and those that nobody asks for any more go.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -21,7 +20,7 @@ import xxhash
 
 from seeknal.errors import StoreError
 from seeknal.store.filesystem import write_atomically
-from seeknal.store.objects import FORMAT_VERSIONS, decode, encode_pieces, map_pieces
+from seeknal.store.objects import FORMAT_VERSIONS, decode, encode_pieces
 
 SPARE_BYTES = 4 * 1024 * 1024
 
@@ -82,22 +81,20 @@ class Memo:
         asked_bytes = sum(map(len, self._asked.values()))
         left = self._rested_bytes + max(SPARE_BYTES, self._rested_bytes + asked_bytes)
         spare: list[bytes] = []
-        for key, answer in self._known().items():
+        known = self._known()
+        for key, answer in known.items():
             left -= len(key) + len(answer)
             if left < 0:
                 break
             spare.append(key)
+
+        def kept() -> Iterator[tuple[bytes, bytes]]:
+            return chain(self._asked.items(), ((key, known[key]) for key in spare))
+
         with contextlib.suppress(OSError):
-            content = encode_pieces(MemoContent, partial(self._pieces, spare))
+            content = encode_pieces(MemoContent, kept, len(self._asked) + len(spare), stamp=self._stamp)
             write_atomically(self._path, content, self._temporary_folder)
             self._is_new = False
-
-    def _pieces(self, spare: Sequence[bytes]) -> Iterator[bytes]:
-        """A MemoContent of what was asked for and what is spare, as msgpack: whole, it is as large as the memo."""
-        known = self._known()
-        count = len(self._asked) + len(spare)
-        yield b"\x82" + b"".join(map(_encoder.encode, ("stamp", self._stamp, "answers")))
-        yield from map_pieces(chain(self._asked.items(), ((key, known[key]) for key in spare)), count)
 
     def rest(self) -> None:
         """Write the answers down, and give back the memory that they take until one is asked for again."""

@@ -272,21 +272,24 @@ def encode(value: msgspec.Struct) -> bytes:
     return f"{head} {_digest(head, body)}\n".encode() + body
 
 
-def encode_pieces(kind_of: type[msgspec.Struct], body: Callable[[], Iterable[bytes]]) -> Iterator[bytes]:
+def encode_pieces(
+    kind_of: type[msgspec.Struct], entries: Callable[[], Iterable[tuple[Any, Any]]], count: int, **before: object
+) -> Iterator[bytes]:
     """As :func:`encode` for a large object, piece by piece: whole, it takes as much memory again.
 
-    ``body`` gives its msgpack, and is asked twice.
+    Its last field is a mapping of ``count`` ``entries``, which are asked for twice; the others stand in ``before``.
     """
     kind, version = FORMAT_VERSIONS[kind_of]
     head = f"seeknal {kind} {version}"
-    digest = digest_pieces(chain([head.encode() + b"\n"], body()))
-    yield f"{head} {digest}\n".encode()
-    yield from body()
+    names = kind_of.__struct_fields__
+    values = [_encoder.encode(part) for name in names[:-1] for part in (name, before[name])]
+    start = b"".join([_map_header(len(names)), *values, _encoder.encode(names[-1]), _map_header(count)])
+    digest = digest_pieces(chain([head.encode() + b"\n", start], _entry_pieces(entries())))
+    yield f"{head} {digest}\n".encode() + start
+    yield from _entry_pieces(entries())
 
 
-def map_pieces(entries: Iterable[tuple[Any, Any]], count: int) -> Iterator[bytes]:
-    """The msgpack of a mapping of ``count`` entries, piece by piece."""
-    yield _map_header(count)
+def _entry_pieces(entries: Iterable[tuple[Any, Any]]) -> Iterator[bytes]:
     entries = iter(entries)
     while piece := dict(islice(entries, _AT_ONCE)):
         yield _encoder.encode(piece)[len(_map_header(len(piece))) :]
@@ -301,8 +304,7 @@ def _map_header(count: int) -> bytes:
 
 def encode_tree(tree: Tree) -> Iterator[bytes]:
     """As :func:`encode`, piece by piece."""
-    start = _map_header(1) + _encoder.encode("nodes")
-    return encode_pieces(Tree, lambda: chain([start], map_pieces(tree.nodes.items(), len(tree.nodes))))
+    return encode_pieces(Tree, tree.nodes.items, len(tree.nodes))
 
 
 def _cut(data: bytes) -> tuple[bytes, memoryview]:
