@@ -82,8 +82,9 @@ class Inference:
         return self._binder.connection
 
     def rest(self, *, from_tables: int = 0) -> None:
-        """Give back the memory that only analysing takes, where it has made that many tables; it is taken again when
-        something is analysed.
+        """Give back the memory that only analysing takes; it is taken again when something is analysed.
+
+        ``from_tables``: only where it made that many tables or more.
         """
         if self._binder.table_count >= from_tables:
             self._binder.rest()

@@ -161,7 +161,8 @@ def check_fields(draft: Draft, project: Project, findings: Findings) -> None:
     if len(findings.problems) == before:
         draft.spec = spec
         for reference, path in kind.references(spec):
-            draft.references = {reference.lower(): path, **draft.references}
+            if reference.lower() not in draft.references:
+                draft.references = {**draft.references, reference.lower(): path}
             if reference not in draft.inputs:
                 draft.inputs.append(reference)
 

@@ -343,7 +343,8 @@ class Store:
 
     def write_snapshot(self, snapshot: Snapshot, *, durable: bool = False) -> str:
         """Put a snapshot into the store; ``durable`` where all that it names is that already, instead of a sync."""
-        digest = self._write_object("snapshots", lambda: [encode(snapshot)])
+        encoded = [encode(snapshot)]
+        digest = self._write_object("snapshots", lambda: encoded)
         if durable:
             path = self._written.pop()
             # In this order one commit of a journal takes both.
