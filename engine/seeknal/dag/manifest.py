@@ -173,7 +173,9 @@ class Manifest:
 
     def add_edge(self, from_node: str, to_node: str, edge_type: str = "dependency") -> None:
         """Add an edge; adding one that is there already changes nothing."""
-        if from_node in self._inputs.get(to_node, ()):
+        inputs, readers = self._inputs.get(to_node, ()), self._readers.get(from_node, ())
+        # Both tell it; the shorter is the faster where a node has very many inputs or readers.
+        if from_node in inputs if len(inputs) < len(readers) else to_node in readers:
             return
         self.edges.append(Edge(from_node, to_node, edge_type))
         self._inputs.setdefault(to_node, []).append(from_node)
